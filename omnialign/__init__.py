@@ -1,0 +1,71 @@
+"""OmniAlign: one embedding space for any kind of data and language.
+
+import omnialign as oa
+space = oa.load("runs/any-to-text")
+space.embed(["dog.wav", "a dog barks"])
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omnialign.contract import (
+        Augmentation,
+        Claim,
+        Modality,
+        Preview,
+        Segment,
+        Source,
+        hookimpl,
+    )
+    from omnialign.encoder import Encoder, pad_and_stack
+    from omnialign.errors import OmniAlignError, ReadError
+    from omnialign.model_folder import load
+    from omnialign.space import SharedSpace
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Augmentation": "contract",
+    "Claim": "contract",
+    "Modality": "contract",
+    "Preview": "contract",
+    "Segment": "contract",
+    "Source": "contract",
+    "hookimpl": "contract",
+    "Encoder": "encoder",
+    "pad_and_stack": "encoder",
+    "OmniAlignError": "errors",
+    "ReadError": "errors",
+    "SharedSpace": "space",
+    "load": "model_folder",
+}
+"""Public names by the module they live in; imported when first used, because torch is heavy."""
+
+__all__ = [
+    "Augmentation",
+    "Claim",
+    "Encoder",
+    "Modality",
+    "OmniAlignError",
+    "Preview",
+    "ReadError",
+    "Segment",
+    "SharedSpace",
+    "Source",
+    "hookimpl",
+    "load",
+    "pad_and_stack",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'omnialign' has no attribute '{name}'")
+    return getattr(import_module(f"omnialign.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

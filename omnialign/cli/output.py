@@ -1,0 +1,81 @@
+"""What commands print: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
+Model = Annotated[
+    str,
+    typer.Option("--model", "-m", help="Folder of a run or of a saved model.", show_default=False),
+]
+
+out = Console()
+err = Console(stderr=True)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def fail(message: str, status: int = 1) -> NoReturn:
+    """Prints an error on standard error and exits."""
+    err.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(status)
+
+
+def note(message: str) -> None:
+    """Something worth knowing, on standard error."""
+    err.print(_escape(message), highlight=False, soft_wrap=True)
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on standard output."""
+    grid = Table(title=title or None, title_justify="left", header_style="bold")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*(_escape(cell) for cell in row))
+    out.print(grid)
+
+
+@contextmanager
+def progress(what: str) -> Generator[Callable[[int, int], None]]:
+    """A bar on standard error; the value is called with items done and of all."""
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", "\\[")

@@ -1,0 +1,110 @@
+"""`search`, `classify` and `embed`: questions to a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from omnialign.cli.output import Json, Model, note, percent, print_json, progress, table
+
+
+def search(
+    gallery: Annotated[Path, typer.Argument(help="A folder of files of any modality.")],
+    query: Annotated[str, typer.Argument(help="What is looked for, in words.")],
+    model: Model,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 5,
+    modality: Annotated[
+        str | None, typer.Option(help="Search only this modality of the gallery.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Find files in a folder by words.
+
+    Example: `omnialign search photos/ "three red circles" --model runs/image-text -k 3`
+    """
+    import omnialign as oa
+    from omnialign.gallery import Gallery
+
+    space = oa.load(model)
+    found = Gallery.gather(gallery, space.modalities, modality)
+    if not found.items:
+        raise oa.OmniAlignError(
+            f"'{gallery}' holds no file that this model can search; it has: "
+            f"{', '.join(space.modalities)}; passed over: {len(found.skipped)}"
+        )
+    with progress("reading the gallery") as bar:
+        hits, searched = space.search(query, found, modality=space.words, progress=bar)
+    if json:
+        print_json(
+            {
+                "query": query,
+                "hits": [
+                    {"path": str(h.item), "modality": h.modality, "score": h.score}
+                    for h in hits[:k]
+                ],
+                "num_searched": len(searched.items),
+                "skipped": searched.skipped,
+            }
+        )
+        return
+    rows = [[f"{h.score:.3f}", h.modality, str(h.item)] for h in hits[:k]]
+    table(f"{query} ({len(searched.items)} files)", ["score", "modality", "file"], rows)
+    if searched.skipped:
+        first = next(iter(searched.skipped.values()))
+        note(f"{len(searched.skipped)} files were passed over, the first because: {first}")
+
+
+def classify(
+    item: Annotated[str, typer.Argument(help="A file, or words.")],
+    labels: Annotated[list[str], typer.Argument(help="Two or more descriptions.")],
+    model: Model,
+    modality: Annotated[str | None, typer.Option(help="Of the item.")] = None,
+    json: Json = False,
+) -> None:
+    """Classify a file by descriptions, with no training on them.
+
+    Example: `omnialign classify phone.jpg "an intact screen" "a cracked screen" --model RUN`
+    """
+    import omnialign as oa
+
+    chances = oa.load(model).classify(item, labels, modality=modality)
+    if json:
+        print_json({"item": item, "labels": chances})
+    else:
+        table(item, ["label", "probability"], [[n, percent(p)] for n, p in chances.items()])
+
+
+def embed(
+    items: Annotated[list[str], typer.Argument(help="Files, or words.")],
+    model: Model,
+    modality: Annotated[str | None, typer.Option(help="Of all items.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write a float32 .npy (n, dim) here.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Turn files or words into vectors.
+
+    Example: `omnialign embed dog.wav rain.wav --model runs/any-to-text --output vectors.npy`
+    """
+    import numpy as np
+
+    import omnialign as oa
+
+    if output is None and not json:
+        raise oa.OmniAlignError("embed wants --output FILE.npy, or --json")
+    with progress("embedding") as bar:
+        vectors = oa.load(model).embed(items, modality, progress=bar).numpy()
+    if output is not None:
+        try:
+            with output.open("wb") as file:
+                np.save(file, vectors)
+        except OSError as error:
+            raise oa.OmniAlignError(f"cannot write {output}: {error}") from None
+    if json:
+        entries = zip(items, vectors.tolist(), strict=True)
+        print_json({"items": [{"item": i, "embedding": v} for i, v in entries]})
+    else:
+        note(f"{output}: {vectors.shape[0]} vectors of {vectors.shape[1]} dimensions")

@@ -1,0 +1,164 @@
+"""`train` and `evaluate`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omnialign.cli.output import Json, err, note, percent, print_json, progress, table
+
+if TYPE_CHECKING:
+    from omnialign.engine.trainer import StepReport
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped one.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The run folder.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="key=value, as in train.num_steps=100.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --output.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Train a recipe into a run folder.
+
+    Example: `omnialign train image-text --output runs/image-text --set train.num_steps=200`
+
+    On several processes: `accelerate launch --num_processes 2 -m omnialign train …`
+    """
+    from omnialign.recipe import load_recipe
+
+    checked = load_recipe(recipe, overrides or [])
+    with training_progress() as (show, last):
+        from omnialign.engine import train as run
+
+        space = run(checked, output, resume=resume, listener=show)
+    if not is_main_process():
+        return
+    if json:
+        print_json(
+            {
+                "run": str(output),
+                "modalities": space.modalities,
+                "fingerprint": space.fingerprint(),
+                "last_step": vars(last[0]) if last else None,
+            }
+        )
+    else:
+        note(f"The run is in {output}. Next: omnialign evaluate {output}")
+
+
+@contextmanager
+def training_progress() -> Generator[tuple[Callable[[StepReport], None], list[StepReport]]]:
+    """A live line on a terminal, else a line now and then; and the last report."""
+    last: list[StepReport] = []
+    if err.is_terminal:
+        from rich.live import Live
+
+        with Live(console=err, refresh_per_second=4) as live:
+
+            def show(report: StepReport) -> None:
+                last[:] = [report]
+                live.update(_described(report))
+
+            yield show, last
+        return
+
+    def print_some(report: StepReport) -> None:
+        every = max(1, report.num_steps // 20)
+        if not last or report.step - last[0].step >= every or report.step == report.num_steps:
+            last[:] = [report]
+            err.print(_described(report), highlight=False, soft_wrap=True)
+
+    yield print_some, last
+
+
+def _described(report: StepReport) -> str:
+    left = timedelta(seconds=round(report.seconds_left))
+    pairs = "  ".join(
+        f"{name} loss {v['loss']:.3f} acc {v['accuracy']:.2f} τ {v['temperature']:.3f}"
+        for name, v in report.pairs.items()
+    )
+    aside = f"  unreadable {report.unreadable}" if report.unreadable else ""
+    return (
+        f"step {report.step}/{report.num_steps}  loss {report.loss:.3f}  {pairs}  "
+        f"{report.samples_per_second:.0f} samples/s  {left} left{aside}"
+    )
+
+
+def is_main_process() -> bool:
+    """False in the other processes of `accelerate launch`, which print nothing."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")], json: Json = False
+) -> None:
+    """Evaluate a run on its recipe's test rows; also written to `results.json`.
+
+    Example: `omnialign evaluate runs/image-text`
+    """
+    from omnialign.evaluation import evaluate_run
+
+    with progress("evaluating") as bar:
+        results = evaluate_run(run, lambda _, done, total: bar(done, total))
+    if json:
+        print_json(results)
+    else:
+        print_results(results)
+
+
+def print_results(results: dict[str, Any]) -> None:
+    """Tables of retrieval and zero-shot results, chance beside each."""
+    retrieval = [task for task in results["tasks"] if task["task"] == "retrieval"]
+    rows: list[list[str]] = []
+    for task in retrieval:
+        x, y = task["modalities"]
+        for a, b in ((x, y), (y, x)):
+            metrics = task[f"{a}_to_{b}"]
+            recalls = [_interval(metrics[f"recall@{k}"]) for k in (1, 5, 10)]
+            rows.append(
+                [
+                    f"{a} → {b}" + (" (emergent)" if task["emergent"] else ""),
+                    *recalls,
+                    f"{metrics['median_rank']:.0f} of {metrics['num_gallery']}",
+                    str(metrics["num_queries"]),
+                ]
+            )
+    if rows:
+        columns = ["retrieval", "recall@1", "recall@5", "recall@10", "median rank", "queries"]
+        table("", columns, rows)
+    shot = [task for task in results["tasks"] if task["task"] == "zero_shot"]
+    if shot:
+        table(
+            "",
+            ["zero-shot", "accuracy (all templates)", "best single template", "classes", "items"],
+            [
+                [
+                    task["name"] + (" (emergent)" if task["emergent"] else ""),
+                    _interval(task["accuracy"]),
+                    percent(max(e["mean"] for e in task["accuracy_by_template"].values())),
+                    str(task["num_classes"]),
+                    str(task["num_items"]),
+                ]
+                for task in shot
+            ],
+        )
+    unreadable = sum(len(task["unreadable"]) for task in results["tasks"])
+    if unreadable:
+        note(f"{unreadable} items could not be read; --json lists them")
+
+
+def _interval(estimate: dict[str, float]) -> str:
+    return (
+        f"{percent(estimate['mean'])} [{100 * estimate['low']:.1f}–{100 * estimate['high']:.1f}]"
+        f" chance {percent(estimate['chance'])}"
+    )

@@ -1,0 +1,161 @@
+"""What a plugin provides: modalities, sources, and the hooks that hand them over.
+
+Reading a modality and encoding it are two things, so that one reader and one set of augmentations
+serve every encoder. The base class of encoders, which needs torch, is
+`omnialign.encoder.Encoder`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
+
+import pluggy
+
+if TYPE_CHECKING:
+    import torch
+
+    from omnialign.encoder import Encoder
+
+ENTRY_POINT_GROUP = "omnialign"
+hookspec = pluggy.HookspecMarker("omnialign")
+hookimpl = pluggy.HookimplMarker("omnialign")
+
+Sample = TypeVar("Sample")
+LongInput = Literal["windows", "truncate", "native"]
+
+
+class Claim(IntEnum):
+    """How surely an item belongs to a modality, as decided by the modality itself."""
+
+    NO = 0
+    COULD = 1
+    """It could be read, but the form is not this modality's own (any `str` could be text)."""
+    OWNS = 2
+    """The form is this modality's own (a known suffix, a type, a magic number)."""
+
+
+@dataclass(frozen=True)
+class Segment(Generic[Sample]):
+    """A stretch of a long sample; start and end are None where the modality has no clock."""
+
+    sample: Sample
+    start_seconds: float | None = None
+    end_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A picture, a player or words that show a sample on a page: bytes and their MIME type."""
+
+    mime: str
+    data: bytes
+
+
+class Augmentation(Protocol[Sample]):
+    """A random change of the canonical sample that keeps its form.
+
+    A class with explicit keyword options. All randomness comes from `generator`, so that the same
+    seed gives the same result.
+    """
+
+    def __call__(self, sample: Sample, generator: torch.Generator) -> Sample: ...
+
+
+class Modality(ABC, Generic[Sample]):
+    """A kind of data.
+
+    The tables `augmentations` and `encoders` map a name to a class, or to `"module:Class"`, which
+    is imported when it is first asked for: a plugin's main module should import without torch.
+    """
+
+    name: ClassVar[str]
+    """Lower case, the name users write: `image`."""
+    suffixes: ClassVar[frozenset[str]] = frozenset()
+    """Of the files it reads: lower case, with the dot."""
+    inline_strings: ClassVar[bool] = False
+    """True where a string is the data itself (a caption, a sequence), not the path of a file."""
+    long_input: ClassVar[LongInput] = "native"
+    """What happens to a sample longer than the encoder's window, unless a recipe says otherwise:
+    `windows` embeds each window and averages them, `truncate` keeps the first, `native` hands the
+    whole sample to the encoder."""
+    templates: ClassVar[tuple[str, ...]] = ("{}",)
+    """Prompts that turn a class name into a description of this modality: `"a photo of a {}"`."""
+    augmentations: ClassVar[Mapping[str, str | type[Augmentation[Any]]]] = {}
+    encoders: ClassVar[Mapping[str, str | type[Encoder]]]
+    default_encoder: ClassVar[str]
+
+    @abstractmethod
+    def read(self, source: Any) -> Sample:
+        """Brings a path, bytes, an open binary file or an in-memory form to the canonical sample.
+
+        Raises `ReadError` for anything unreadable, and refuses what is too large before allocating
+        it. A `str` is a path, or the data itself where `inline_strings` is set.
+        """
+
+    def claim(self, source: Any) -> Claim:
+        """Whether `source` (as for `read`) is this modality's. Never decided by an array's rank."""
+        if isinstance(source, PathLike):
+            return Claim.OWNS if Path(source).suffix.lower() in self.suffixes else Claim.NO
+        return Claim.NO
+
+    def segments(self, sample: Sample, window: float) -> list[Segment[Sample]]:
+        """Cuts a sample into consecutive stretches of at most `window`, in order, none empty.
+
+        `window` is in the modality's own unit: seconds where there is a clock, else elements
+        (tokens, residues). The default suits modalities that have no length: one segment.
+        """
+        del window
+        return [Segment(sample)]
+
+    @abstractmethod
+    def preview(self, sample: Sample) -> Preview:
+        """Something a person can look at or listen to."""
+
+    @abstractmethod
+    def example_samples(self, n: int) -> Sequence[Sample]:
+        """`n` different samples: deterministic, offline, small."""
+
+
+class Source(ABC):
+    """Rows to train on or to evaluate with; random access, the same rows at every construction.
+
+    A class with explicit keyword options, which a recipe gives. A row maps a column to an item, to
+    a list of items that all describe the row (several captions), or to a plain value (a label);
+    it lacks the columns that it has nothing for. A row may compute a value when it is asked for,
+    but `in` must be cheap.
+    """
+
+    root: Path | None = None
+    """The folder that relative paths in rows start from."""
+
+    @property
+    @abstractmethod
+    def columns(self) -> Sequence[str]:
+        """Names of all columns."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+class Hooks:
+    """The hooks that a plugin module may implement, each marked with `@omnialign.hookimpl`."""
+
+    @hookspec
+    def omnialign_modalities(self) -> Sequence[Modality[Any]]:  # type: ignore[empty-body]
+        """The modalities that this plugin provides."""
+
+    @hookspec
+    def omnialign_sources(self) -> Mapping[str, type[Source] | str]:  # type: ignore[empty-body]
+        """The sources that this plugin provides, by the name that a recipe uses.
+
+        A value is the class, or `"module:Class"`.
+        """

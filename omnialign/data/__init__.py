@@ -1,0 +1,1 @@
+"""Pairs: sources of rows, what a tower does with an item, and the loader."""

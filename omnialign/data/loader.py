@@ -1,0 +1,240 @@
+"""Batches of pairs, in an order that is a function of the seed and the step alone.
+
+Nothing about the order, the drawn captions or the augmentations is state: a run that was killed
+goes on with the same batches, whatever the number of workers.
+
+Axes: n pairs of a batch.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from omnialign.data.pipeline import Pipeline
+from omnialign.data.rows import Item, PairRows, identity_number
+from omnialign.errors import DataError, ReadError
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One use of a row: which, and in which pass over the data."""
+
+    row: int
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A row that was set aside."""
+
+    row: int
+    source: str
+    reason: str
+
+
+@dataclass
+class PairBatch:
+    """Collated inputs of both sides, and what could not be read.
+
+    Identities `(n,)` are equal for equal items; segments `(n,)` say which stretch of a long item
+    was drawn.
+    """
+
+    x: Any
+    y: Any
+    x_ids: Tensor
+    y_ids: Tensor
+    x_segments: Tensor
+    y_segments: Tensor
+    unreadable: list[Unreadable]
+
+
+def draws(num_rows: int, batch_size: int, step: int, seed: int) -> list[Draw]:
+    """The rows of step `step`: an endless stream of shuffled passes, cut into batches."""
+    found: list[Draw] = []
+    for position in range(step * batch_size, (step + 1) * batch_size):
+        epoch, place = divmod(position, num_rows)
+        found.append(Draw(int(_shuffled(num_rows, epoch, seed)[place]), epoch))
+    return found
+
+
+_shuffles: OrderedDict[tuple[int, int, int], np.ndarray[Any, Any]] = OrderedDict()
+
+
+def _shuffled(num_rows: int, epoch: int, seed: int) -> np.ndarray[Any, Any]:
+    key = (num_rows, epoch, seed)
+    if key not in _shuffles:
+        _shuffles[key] = np.random.default_rng([seed, epoch]).permutation(num_rows)
+        while len(_shuffles) > 16:
+            _shuffles.popitem(last=False)
+    return _shuffles[key]
+
+
+class StepSampler(Sampler[list[Draw]]):
+    """This process's share of each batch, from `first_step` on."""
+
+    def __init__(
+        self,
+        num_rows: int,
+        batch_size: int,
+        steps: range,
+        seed: int,
+        process: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        self.num_rows = num_rows
+        self.batch_size = batch_size
+        self._steps = steps
+        self._seed = seed
+        self._share = slice(process, None, num_processes)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        for step in self._steps:
+            yield draws(self.num_rows, self.batch_size, step, self._seed)[self._share]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One encoder input, the identity of its item, and which of its segments it is."""
+
+    value: Any
+    identity: int
+    segment: int
+
+
+class PairDataset(Dataset[Any]):
+    """Reads, augments and preprocesses both sides of a drawn row."""
+
+    def __init__(self, rows: PairRows, x: Pipeline, y: Pipeline, seed: int, cache_mib: int) -> None:
+        self._rows = rows
+        self._sides = (x, y)
+        self._seed = seed
+        self._cache = SampleCache(cache_mib * 2**20)
+
+    def __getitem__(self, draw: Draw) -> tuple[Example, Example] | Unreadable:
+        found: list[Example] = []
+        for side, pipeline in enumerate(self._sides):
+            mixed = np.random.SeedSequence([self._seed, draw.epoch, draw.row, side])
+            generator = torch.Generator().manual_seed(int(mixed.generate_state(1)[0]))
+            items = self._rows.items(draw.row, pipeline.modality.name)
+            if not items:
+                return Unreadable(draw.row, f"row {draw.row}", f"no {pipeline.modality.name}")
+            item = items[int(torch.randint(len(items), (), generator=generator))]
+            try:
+                sample = self._sample(pipeline, item)
+                value, segment = pipeline.training_input(sample, generator)
+            except ReadError as error:
+                return Unreadable(draw.row, error.source, error.reason)
+            found.append(Example(value, identity_number(item), segment))
+        return found[0], found[1]
+
+    def _sample(self, pipeline: Pipeline, item: Item) -> Any:
+        key = (pipeline.modality.name, item.identity)
+        sample = self._cache.get(key)
+        if sample is None:
+            sample = pipeline.read(item.value)
+            self._cache.put(key, sample)
+        return sample
+
+    def collate(self, examples: Sequence[tuple[Example, Example] | Unreadable]) -> PairBatch:
+        good = [e for e in examples if not isinstance(e, Unreadable)]
+        xs, ys = [x for x, _ in good], [y for _, y in good]
+        x, y = self._sides
+        return PairBatch(
+            x=x.collate([e.value for e in xs]) if good else None,
+            y=y.collate([e.value for e in ys]) if good else None,
+            x_ids=torch.tensor([e.identity for e in xs], dtype=torch.int64),
+            y_ids=torch.tensor([e.identity for e in ys], dtype=torch.int64),
+            x_segments=torch.tensor([e.segment for e in xs], dtype=torch.int64),
+            y_segments=torch.tensor([e.segment for e in ys], dtype=torch.int64),
+            unreadable=[e for e in examples if isinstance(e, Unreadable)],
+        )
+
+
+class SampleCache:
+    """Decoded samples in memory, up to a number of bytes; what comes later is not kept."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._free = max_bytes
+        self._samples: dict[Any, Any] = {}
+
+    def get(self, key: Any) -> Any:
+        return self._samples.get(key)
+
+    def put(self, key: Any, sample: Any) -> None:
+        if self._free <= 0:
+            return
+        self._free -= len(pickle.dumps(sample, protocol=pickle.HIGHEST_PROTOCOL))
+        if self._free > 0:
+            self._samples[key] = sample
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_free": self._free, "_samples": {}}
+
+
+def loader(
+    dataset: PairDataset, sampler: StepSampler, num_workers: int, pin_memory: bool
+) -> DataLoader[PairBatch]:
+    """A torch loader that gives one `PairBatch` a step."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=dataset.collate,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        # without it torch draws the workers' base seed from the global generator
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+class Quarantine:
+    """Unreadable rows with reasons, in `quarantine.jsonl`; an error when they are too many."""
+
+    def __init__(self, path: Path, max_share: float) -> None:
+        self._path = path
+        self._max_share = max_share
+        self._seen: set[tuple[str, str]] = set()
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8").splitlines()
+            self._seen = {(row["data"], row["source"]) for row in map(json.loads, lines)}
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def add(
+        self, data: str, num_rows: int, found: Sequence[Unreadable], write: bool = True
+    ) -> None:
+        """Notes new rows of a data table; raises `DataError` above the limit.
+
+        Of several processes, which all see the same rows, one writes.
+        """
+        new = [u for u in found if (data, u.source) not in self._seen]
+        if not new:
+            return
+        self._seen.update((data, entry.source) for entry in new)
+        if write:
+            with self._path.open("a", encoding="utf-8") as file:
+                for entry in new:
+                    file.write(json.dumps({"data": data, **vars(entry)}, ensure_ascii=False) + "\n")
+        count = sum(1 for name, _ in self._seen if name == data)
+        if count > self._max_share * num_rows:
+            raise DataError(
+                f"data '{data}': {count} of {num_rows} rows cannot be read, more than "
+                f"train.max_unreadable = {self._max_share} allows; the last: {new[-1].source}: "
+                f"{new[-1].reason}; all are listed in {self._path}"
+            )

@@ -1,0 +1,127 @@
+"""Rows of a recipe: a source, filtered, with a column for each modality."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omnialign.contract import Modality, Source
+from omnialign.errors import DataError, choices
+from omnialign.recipe import Recipe, Rows, Scalar
+from omnialign.registry import Registry, registry
+
+DEFAULT_COLUMN = "file_name"
+"""Where a modality's files are when no column bears its name (the Hugging Face convention)."""
+
+Where = Mapping[str, Scalar | list[Scalar]]
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something to read, and what tells it from other items."""
+
+    value: Any
+    identity: str
+
+
+class PairRows:
+    """The rows of `rows` that have an item of every one of `modalities`; picklable."""
+
+    def __init__(
+        self, recipe: Recipe, rows: Rows, modalities: Sequence[str], plugins: Registry | None = None
+    ) -> None:
+        plugins = plugins or registry()
+        choice = recipe.data[rows.data].source
+        self.name = rows.data
+        self.source: Source = plugins.source(choice.name)(**choice.options)
+        self._modalities: dict[str, Modality[Any]] = {m: plugins.modality(m) for m in modalities}
+        self._columns = {m: self._column(m, rows.columns) for m in modalities}
+        self._check(list(rows.where))
+        self._indices = [i for i in range(len(self.source)) if self._wanted(i, rows.where)]
+        if not self._indices:
+            found = "; ".join(
+                f"{column} is {_summary(self.source, column)}" for column in rows.where
+            )
+            raise DataError(
+                f"data '{rows.data}': no row has {' and '.join(self._columns.values())}"
+                + (f" where {dict(rows.where)}; {found}" if rows.where else "")
+            )
+
+    def _column(self, modality: str, columns: Mapping[str, str]) -> str:
+        if modality in columns:
+            column = columns[modality]
+        elif modality in self.source.columns or self._modalities[modality].inline_strings:
+            column = modality
+        else:
+            column = DEFAULT_COLUMN if DEFAULT_COLUMN in self.source.columns else modality
+        if column not in self.source.columns:
+            raise DataError(
+                f"data '{self.name}' has no column '{column}' for {modality}; name it in the "
+                f'recipe, as in columns = {{ {modality} = "..." }}; '
+                f"{choices(column, self.source.columns)}"
+            )
+        return column
+
+    def _check(self, columns: Sequence[str]) -> None:
+        for column in columns:
+            if column not in self.source.columns:
+                raise DataError(
+                    f"data '{self.name}' has no column '{column}'; "
+                    f"{choices(column, self.source.columns)}"
+                )
+
+    def _wanted(self, index: int, where: Where) -> bool:
+        row = self.source[index]
+        return _matches(row, where) and all(c in row for c in self._columns.values())
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def value(self, index: int, column: str) -> Any:
+        """The plain value of a column."""
+        self._check([column])
+        return self.source[self._indices[index]].get(column)
+
+    def items(self, index: int, modality: str) -> list[Item]:
+        """All items of a row for a modality: one, or several captions; none where it is empty."""
+        value = self.source[self._indices[index]].get(self._columns[modality])
+        values = list(value) if isinstance(value, list) else [value]
+        return [
+            self._item(entry, f"{self._indices[index]}:{place}", modality)
+            for place, entry in enumerate(values)
+            if entry is not None
+        ]
+
+    def _item(self, value: Any, place: str, modality: str) -> Item:
+        if isinstance(value, str):
+            root = self.source.root or Path()
+            kind = self._modalities[modality]
+            is_path = not kind.inline_strings or (
+                Path(value).suffix.lower() in kind.suffixes and os.path.isfile(root / value)
+            )
+            return Item(root / value, str(root / value)) if is_path else Item(value, value)
+        return Item(value, f"{self.name}:{self._columns[modality]}:{place}")
+
+
+def identity_number(item: Item) -> int:
+    """A 63-bit number that equal items share."""
+    digest = hashlib.blake2b(item.identity.encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big") >> 1
+
+
+def _matches(row: Mapping[str, Any], where: Where) -> bool:
+    return all(
+        row.get(column) in wanted if isinstance(wanted, list) else row.get(column) == wanted
+        for column, wanted in where.items()
+    )
+
+
+def _summary(source: Source, column: str) -> str:
+    counts = Counter(repr(source[i].get(column)) for i in range(len(source)))
+    shown = ", ".join(f"{value} ({n})" for value, n in counts.most_common(5))
+    return shown + (", …" if len(counts) > 5 else "")

@@ -1,0 +1,12 @@
+"""The core's own source, on the same hooks as everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from omnialign.contract import Source, hookimpl
+
+
+@hookimpl
+def omnialign_sources() -> Mapping[str, type[Source] | str]:
+    return {"manifest": "omnialign.data.manifest:Manifest"}

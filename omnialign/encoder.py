@@ -1,0 +1,67 @@
+"""The base class of encoders.
+
+Axes: n samples, w width of the features.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+
+def pad_and_stack(inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Pads sequences of different lengths with zeros at the end.
+
+    Each input is `(length, …)`; gives `values` `(n, longest, …)` and `mask` `(n, longest)`, true
+    where there is data.
+    """
+    lengths = torch.tensor([len(x) for x in inputs])
+    mask = torch.arange(int(lengths.max()))[None, :] < lengths[:, None]
+    return {"values": nn.utils.rnn.pad_sequence(list(inputs), batch_first=True), "mask": mask}
+
+
+class Encoder(nn.Module, ABC):
+    """Turns samples of one modality into features.
+
+    Options are explicit, annotated keywords with defaults, of TOML's types. In evaluation mode
+    features are a function of the one sample: neither its batch-mates nor padding change them.
+    """
+
+    width: int
+    """Of the features."""
+    window: float | None = None
+    """The longest stretch that one forward sees, in the unit of `Modality.segments`; None where
+    the encoder takes any length."""
+    preprocess: Callable[[Any], Any]
+    """Canonical sample to one input: deterministic, and picklable because loader workers run it;
+    so a plain function or a small frozen dataclass, not a method of the module. Its `repr` is part
+    of the model's fingerprint."""
+    collate: Callable[[Sequence[Any]], Any] = staticmethod(
+        cast("Callable[[Sequence[Any]], Any]", default_collate)
+    )
+    """A list of inputs to a batch of tensors (a tensor, or a dict of them); picklable too."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Tensor:
+        """A batch of `collate` to features `(n, w)`."""
+
+    def save_files(self, folder: Path) -> None:
+        """Writes what the encoder needs besides its options and weights (a tokenizer, a config).
+
+        `folder` exists and is empty. Most encoders need nothing.
+        """
+
+    @classmethod
+    def from_files(cls, folder: Path, **options: Any) -> Self:
+        """Rebuilds the encoder without its weights and with no download.
+
+        `options` are those it was first built with, and `folder` holds what `save_files` wrote.
+        """
+        del folder
+        return cls(**options)

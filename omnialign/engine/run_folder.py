@@ -1,0 +1,164 @@
+"""The folder of a run: what is written when, so that a killed run can go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from omnialign.errors import TrainingError
+from omnialign.recipe import Recipe, parse_recipe, to_toml
+from omnialign.registry import registry
+
+FREE_TO_CHANGE = {
+    "num_steps",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "num_workers",
+    "cache_mib",
+    "max_unreadable",
+    "trackers",
+}
+"""Keys of `[train]` that a resumed run may change."""
+
+VERSIONS_OF = (
+    "omnialign",
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "transformers",
+    "accelerate",
+    "safetensors",
+    "numpy",
+)
+
+
+class RunFolder:
+    """Paths and files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        self.quarantine = path / "quarantine.jsonl"
+
+    def start(self, recipe: Recipe, resume: bool) -> int:
+        """Creates or reopens the folder; gives the step to go on from, 0 for a new run.
+
+        Raises `TrainingError` if another run is there, or the recipe of this one has changed.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise TrainingError(f"--output {self.path} is a file; it wants a folder")
+        recipe_file = self.path / "recipe.toml"
+        step = self.last_step()
+        if step or self.metrics.is_file():
+            if not resume:
+                raise TrainingError(
+                    f"'{self.path}' already holds a run; go on with it (--resume) or choose "
+                    "another --output"
+                )
+            self._refuse_changes(recipe, recipe_file)
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            recipe_file.write_text(to_toml(recipe), "utf-8")
+            environment = json.dumps(environment_versions(), indent=2)
+            (self.path / "environment.json").write_text(environment + "\n", "utf-8")
+            _keep_lines(self.metrics, lambda line: line["step"] <= step)
+            _keep_lines(self.quarantine, lambda _: step > 0)
+        except OSError as error:
+            raise TrainingError(f"cannot write to --output {self.path}: {error}") from None
+        return step
+
+    def _refuse_changes(self, recipe: Recipe, recipe_file: Path) -> None:
+        import tomllib
+
+        before = parse_recipe(tomllib.loads(recipe_file.read_text("utf-8")), str(recipe_file))
+        old, new = (_flat(r.model_dump(mode="json", exclude_none=True)) for r in (before, recipe))
+        changed = [
+            key
+            for key in sorted(old.keys() | new.keys())
+            if (key in old, old.get(key)) != (key in new, new.get(key))
+            and not (key.startswith("train.") and key.split(".")[1] in FREE_TO_CHANGE)
+        ]
+        if changed:
+            raise TrainingError(
+                f"the recipe differs from that of the run in '{self.path}' in: "
+                f"{', '.join(changed)}; resume with the same recipe or choose another --output"
+            )
+
+    def last_step(self) -> int:
+        """The step of the newest complete checkpoint; 0 without one."""
+        return max((_checkpoint_step(p) for p in self.checkpoints.glob("step-*")), default=0)
+
+    def checkpoint(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:08d}"
+
+    def save_checkpoint(self, accelerator: Accelerator, step: int, keep: int) -> None:
+        """Writes a checkpoint beside the others and renames it when it is whole."""
+        partial = self.checkpoints / "partial"
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            os.replace(partial, self.checkpoint(step))
+            for old in sorted(self.checkpoints.glob("step-*"))[:-keep]:
+                shutil.rmtree(old)
+        accelerator.wait_for_everyone()
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+
+def environment_versions() -> dict[str, str]:
+    """Versions of everything that a run depends on."""
+    found = {"python": sys.version.split()[0], "platform": platform.platform()}
+    plugins = [p.distribution for p in registry().plugins if p.distribution]
+    for name in dict.fromkeys((*VERSIONS_OF, *plugins)):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _checkpoint_step(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
+def _keep_lines(file: Path, wanted: Callable[[Any], bool]) -> None:
+    """Drops lines of what a resumed run does again, and the half line of a killed one."""
+    if not file.is_file():
+        return
+    kept: list[str] = []
+    for line in file.read_text("utf-8").splitlines():
+        try:
+            if wanted(json.loads(line)):
+                kept.append(f"{line}\n")
+        except json.JSONDecodeError:
+            break
+    partial = file.with_suffix(".partial")
+    partial.write_text("".join(kept), "utf-8")
+    os.replace(partial, file)
+
+
+def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(table, dict | list):
+        entries = table.items() if isinstance(table, dict) else enumerate(table)
+        return {
+            key: value
+            for name, entry in entries
+            for key, value in _flat(entry, f"{prefix}{name}.").items()
+        }
+    return {prefix.rstrip("."): table}

@@ -1,0 +1,394 @@
+"""Recipes: TOML files that say what to train on what. Data, never imported.
+
+`load_recipe` reads a file, applies `--set` overrides and checks everything against the types below
+and against what is installed, so that a slip is found before any work begins.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field
+
+from omnialign.contract import LongInput
+from omnialign.errors import PluginError, RecipeError, choices
+from omnialign.options import check_options, explain, options_model
+from omnialign.overrides import anchor_paths, apply_override
+from omnialign.registry import Registry, registry
+
+Scalar = str | int | float | bool
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Choice(BaseModel):
+    """Something from a plugin, by name, with its options beside: `{name = "conv", width = 64}`.
+
+    A bare string is a choice with default options.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Space(_Table):
+    """The shared space."""
+
+    dim: int = Field(default=128, ge=2, description="Dimensions of an embedding.")
+
+
+class Tower(_Table):
+    """How one modality is brought into the space."""
+
+    encoder: Choice | None = Field(default=None, description="Default: the modality's own default.")
+    projection: Literal["linear", "mlp", "identity"] = Field(
+        default="linear",
+        description="From features to the space; identity wants width = space.dim.",
+    )
+    frozen: bool = Field(
+        default=False, description="Keep the encoder's weights; train the projection."
+    )
+    augmentations: list[Choice] = Field(
+        default_factory=list[Choice], description="Applied in this order while training."
+    )
+    long_input: LongInput | None = Field(
+        default=None, description="Default: the modality's own policy."
+    )
+
+
+class Data(_Table):
+    """A source of rows, named so that pairs and evaluations can share it."""
+
+    source: Choice
+
+
+class Rows(_Table):
+    """Some rows of a data table. A bare string takes them all."""
+
+    data: str
+    where: dict[str, Scalar | list[Scalar]] = Field(
+        default_factory=dict[str, Scalar | list[Scalar]],
+        description="Keep rows whose column has this value, or one of these.",
+    )
+    columns: dict[str, str] = Field(
+        default_factory=dict[str, str],
+        description="Modality to column, where they are called differently.",
+    )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"data": value} if isinstance(value, str) else value
+
+
+ModalityPair = Annotated[tuple[str, str], Field(description="The two modalities.")]
+
+
+class Pair(_Table):
+    """Two modalities that are aligned with each other."""
+
+    modalities: ModalityPair
+    train: Rows
+    test: Rows | None = Field(
+        default=None, description="Held-out rows: retrieval in both directions."
+    )
+    weight: float = Field(default=1.0, gt=0, description="Of this pair's loss in the sum.")
+    temperature: float = Field(
+        default=0.07, gt=0, description="Where the learned temperature starts."
+    )
+    min_temperature: float = Field(default=0.01, gt=0, description="The clamp of the temperature.")
+
+
+class Retrieval(_Table):
+    """Finding each item of one modality by its partner in another, in both directions."""
+
+    task: Literal["retrieval"] = "retrieval"
+    modalities: ModalityPair
+    rows: Rows
+
+    @property
+    def name(self) -> str:
+        return "-".join(self.modalities)
+
+
+class ZeroShot(_Table):
+    """Classification by the words of the class names."""
+
+    task: Literal["zero_shot"]
+    modality: str
+    rows: Rows
+    label: str = Field(default="label", description="The column with the class names.")
+    classes: dict[str, str] = Field(
+        default_factory=dict[str, str], description="Words for a label, where it is no word."
+    )
+    templates: list[str] = Field(
+        default_factory=list[str], description="Prompts with {}; default: the modality's own."
+    )
+
+    @property
+    def name(self) -> str:
+        return f"{self.modality}-by-{self.label}"
+
+
+Evaluation = Annotated[Retrieval | ZeroShot, Field(discriminator="task")]
+
+
+class Train(_Table):
+    """How the run goes."""
+
+    num_steps: int = Field(default=1000, ge=1)
+    batch_size: int = Field(default=128, ge=2, description="Of each pair, over all processes.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="The peak.")
+    warmup_steps: int = Field(default=50, ge=0, description="Linear rise before the cosine decay.")
+    weight_decay: float = Field(
+        default=0.05, ge=0, description="Not on norms, biases, temperatures."
+    )
+    gradient_clip_norm: float = Field(default=1.0, gt=0)
+    weight_average: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Decay of the moving average that is saved; 0 saves the last.",
+    )
+    precision: Literal["auto", "float32", "bf16"] = Field(
+        default="auto", description="auto: bf16 autocast where the GPU has it or the CPU has AMX."
+    )
+    checkpoint_every: int = Field(
+        default=500, ge=1, description="Steps; the last step always is one."
+    )
+    keep_checkpoints: int = Field(default=2, ge=1)
+    log_every: int = Field(default=10, ge=1)
+    num_workers: int = Field(default=0, ge=0, description="Loader processes per pair.")
+    cache_mib: int = Field(
+        default=512, ge=0, description="Memory for decoded samples, per loader process."
+    )
+    max_unreadable: float = Field(
+        default=0.05, ge=0, le=1, description="Share of unreadable rows above which the run stops."
+    )
+    trackers: list[str] = Field(default_factory=lambda: ["tensorboard"])
+
+
+class Recipe(_Table):
+    """A whole recipe."""
+
+    description: str = ""
+    seed: int = Field(default=0, ge=0)
+    space: Space = Space()
+    towers: dict[str, Tower] = Field(default_factory=dict[str, Tower])
+    data: dict[str, Data]
+    pairs: list[Pair] = Field(min_length=1)
+    evaluations: list[Evaluation] = Field(default_factory=list[Retrieval | ZeroShot])
+    train: Train = Train()
+
+    def modalities(self) -> list[str]:
+        """All modalities that are trained, in order of appearance."""
+        return list(dict.fromkeys(m for pair in self.pairs for m in pair.modalities))
+
+    def tower(self, modality: str) -> Tower:
+        return self.towers.get(modality, Tower())
+
+
+def load_recipe(
+    source: Path | str, overrides: Sequence[str] = (), plugins: Registry | None = None
+) -> Recipe:
+    """Reads and checks a recipe file.
+
+    Args:
+        source: path of a TOML file, or the name of a shipped recipe.
+        overrides: `key.to.set=value` strings; the value is TOML, or else a plain string. A list is
+            entered by position: `pairs.0.weight=2`.
+        plugins: what to check against; the installed ones by default.
+
+    Relative values of keys called `path` start at the recipe file; in `overrides`, at the working
+    directory. Raises `RecipeError` with every fault.
+    """
+    path = find_recipe(source)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    anchor_paths(table, path.parent.resolve())
+    for override in overrides:
+        apply_override(table, override)
+    return parse_recipe(table, str(path), plugins)
+
+
+def parse_recipe(
+    table: Mapping[str, Any], name: str = "recipe", plugins: Registry | None = None
+) -> Recipe:
+    """Checks a recipe that is already a table, and fills in every default."""
+    try:
+        recipe = Recipe.model_validate(table)
+    except pydantic.ValidationError as error:
+        raise RecipeError(explain(name, error, Recipe)) from None
+    return _check_against_plugins(recipe, name, plugins or registry())
+
+
+def _check_against_plugins(recipe: Recipe, name: str, plugins: Registry) -> Recipe:
+    """Completes the options of all choices; refuses what nobody provides."""
+    trained = recipe.modalities()
+    unused = [m for m in recipe.towers if m not in trained]
+    if unused:
+        raise RecipeError(
+            f"{name}: towers.{unused[0]} is in no pair; {choices(unused[0], trained)}"
+        )
+    towers = {m: _complete_tower(m, recipe.tower(m), plugins) for m in trained}
+    data: dict[str, Data] = {}
+    for key, entry in recipe.data.items():
+        source = plugins.source(entry.source.name)
+        options = check_options(f"{name}: data.{key}.source", source, entry.source.options)
+        data[key] = Data(source=_choice(entry.source.name, options))
+    for where, rows in _all_rows(recipe):
+        if rows.data not in data:
+            raise RecipeError(f"{name}: {where}: no data '{rows.data}'; {choices(rows.data, data)}")
+    for pair in recipe.pairs:
+        if pair.modalities[0] == pair.modalities[1]:
+            raise RecipeError(f"{name}: a pair of '{pair.modalities[0]}' with itself")
+    for evaluation in recipe.evaluations:
+        needed = (
+            evaluation.modalities if isinstance(evaluation, Retrieval) else (evaluation.modality,)
+        )
+        for modality in needed:
+            if modality not in trained:
+                raise RecipeError(
+                    f"{name}: evaluation '{evaluation.name}' wants modality '{modality}', which no "
+                    f"pair trains; {choices(modality, trained)}"
+                )
+    return recipe.model_copy(update={"towers": towers, "data": data})
+
+
+def _complete_tower(modality: str, tower: Tower, plugins: Registry) -> Tower:
+    encoder = tower.encoder or Choice(name=plugins.modality(modality).default_encoder)
+    options = plugins.encoder_options(modality, encoder.name, encoder.options)
+    augmentations = [
+        _choice(
+            choice.name,
+            check_options(
+                f"{modality} augmentation '{choice.name}'",
+                plugins.augmentation(modality, choice.name),
+                choice.options,
+            ),
+        )
+        for choice in tower.augmentations
+    ]
+    return tower.model_copy(
+        update={
+            "encoder": _choice(encoder.name, options),
+            "augmentations": augmentations,
+            "long_input": tower.long_input or plugins.modality(modality).long_input,
+        }
+    )
+
+
+def _choice(name: str, options: Mapping[str, Any]) -> Choice:
+    return Choice.model_validate({"name": name, **options})
+
+
+def _all_rows(recipe: Recipe) -> list[tuple[str, Rows]]:
+    found: list[tuple[str, Rows]] = []
+    for i, pair in enumerate(recipe.pairs):
+        found.append((f"pairs.{i}.train", pair.train))
+        if pair.test:
+            found.append((f"pairs.{i}.test", pair.test))
+    found += [(f"evaluations.{i}.rows", e.rows) for i, e in enumerate(recipe.evaluations)]
+    return found
+
+
+def to_toml(recipe: Recipe) -> str:
+    """The recipe as TOML, every default written out; absent values are left out."""
+    return tomli_w.dumps(_without_none(recipe.model_dump(mode="json")))
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list) else value
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with OmniAlign, by name."""
+    here = Path(__file__).parent
+    folder = here / "recipes" if (here / "recipes").is_dir() else here.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def find_recipe(source: Path | str) -> Path:
+    """The file of a recipe, given its path or the name of a shipped one."""
+    if Path(source).is_file():
+        return Path(source)
+    shipped = shipped_recipes()
+    if str(source) in shipped:
+        return shipped[str(source)]
+    raise RecipeError(
+        f"no recipe file '{source}', and no shipped one; {choices(str(source), shipped)}"
+    )
+
+
+def recipe_schema(plugins: Registry) -> dict[str, Any]:
+    """JSON Schema of recipes, for editors: choices list what is installed, with their options."""
+    schema = Recipe.model_json_schema()
+    definitions = schema["$defs"]
+    definitions["Rows"] = {"anyOf": [{"type": "string"}, definitions["Rows"]]}
+    definitions["Data"]["properties"]["source"] = _choice_schema(plugins.sources, plugins.source)
+    tower = definitions.pop("Tower")
+    towers: dict[str, Any] = {}
+    for name, modality in sorted(plugins.modalities.items()):
+        augmentations = _choice_schema(modality.augmentations, partial(plugins.augmentation, name))
+        properties = {
+            **tower["properties"],
+            "encoder": _choice_schema(modality.encoders, partial(plugins.encoder, name)),
+            "augmentations": {"type": "array", "items": augmentations},
+        }
+        towers[name] = {**tower, "properties": properties}
+    schema["properties"]["towers"] = {
+        "type": "object",
+        "properties": towers,
+        "additionalProperties": False,
+    }
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema
+
+
+def _choice_schema(names: Iterable[str], find: Callable[[str], Any]) -> dict[str, Any]:
+    """A bare name, or a table with the options of what `find` gives for it.
+
+    What cannot be imported here (an optional dependency is missing) is left out.
+    """
+    bare: list[str] = []
+    tables: list[dict[str, Any]] = []
+    for name in names:
+        try:
+            target = find(name)
+        except PluginError:
+            continue
+        bare.append(name)
+        model = options_model(target).model_json_schema()
+        tables.append(
+            {
+                "type": "object",
+                "description": (target.__doc__ or "").strip().split("\n")[0],
+                "properties": {"name": {"const": name}, **model.get("properties", {})},
+                "required": ["name", *model.get("required", [])],
+                "additionalProperties": False,
+            }
+        )
+    return {"anyOf": [{"enum": bare}, *tables]}

@@ -1,0 +1,343 @@
+"""The shared space: towers that bring modalities onto one unit sphere.
+
+Axes: n items, w width of features, D dim.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from torch import Tensor, nn
+
+from omnialign.contract import Claim
+from omnialign.errors import ModalityError, OmniAlignError, ReadError
+from omnialign.gallery import Gallery, Hit
+from omnialign.recipe import Recipe
+from omnialign.registry import registry
+from omnialign.tower import Tower
+
+Items = Sequence[Any]
+Progress = Callable[[int, int], None]
+
+
+def pair_key(x: str, y: str) -> str:
+    """The name of a pair, the same in both orders."""
+    return "-".join(sorted((x, y)))
+
+
+class SharedSpace(nn.Module):
+    """One embedding space for several modalities.
+
+    Args:
+        towers: by modality.
+        dim: dimensions of an embedding.
+        pairs: the pairs of modalities that are (to be) aligned, with the initial temperature.
+    """
+
+    def __init__(
+        self, towers: Mapping[str, Tower], dim: int, pairs: Mapping[tuple[str, str], float]
+    ) -> None:
+        super().__init__()
+        self.towers = nn.ModuleDict(towers)
+        self.dim = dim
+        self.pairs = list(pairs)
+        self.log_scales = nn.ParameterDict(
+            {
+                pair_key(*pair): nn.Parameter(torch.tensor(1 / temperature).log())
+                for pair, temperature in pairs.items()
+            }
+        )
+
+    @property
+    def modalities(self) -> list[str]:
+        return list(self.towers)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def tower(self, modality: str) -> Tower:
+        """The tower of a modality; raises `ModalityError` that lists what the model has."""
+        if modality not in self.towers:
+            raise ModalityError(
+                f"this model has no modality '{modality}'; it has: {', '.join(self.modalities)}"
+            )
+        tower = self.towers[modality]
+        assert isinstance(tower, Tower)
+        return tower
+
+    def logit_scale(self, x: str, y: str) -> Tensor:
+        """The inverse temperature of a pair; of one never trained, the mean over those trained."""
+        key = pair_key(x, y)
+        if key in self.log_scales:
+            return self.log_scales[key].exp()
+        return torch.stack(list(self.log_scales.values())).mean().exp()
+
+    def embed(
+        self,
+        items: Items | str | Path,
+        modality: str | None = None,
+        *,
+        batch_size: int = 64,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Brings items into the space.
+
+        Args:
+            items: paths, strings, bytes, arrays or what else the plugins read; one alone is a
+                list of one.
+            modality: of all items; without it the plugins decide for each one.
+            batch_size: encoder inputs in one forward.
+            progress: called with the number of items done and of all items.
+
+        Returns:
+            float32 unit vectors `(n, D)` on the CPU, in the order of `items`.
+
+        Raises:
+            ReadError: an item cannot be read.
+            ModalityError: its modality is unknown, undecided or not in this model.
+        """
+        decided = [self._decide(item, modality) for item in _as_list(items)]
+        return self.embed_known(
+            [value for _, value in decided],
+            [name for name, _ in decided],
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def _decide(self, item: Any, modality: str | None) -> tuple[str, Any]:
+        if modality is None:
+            return registry().decide(item, self.modalities)
+        self.tower(modality)
+        return modality, item
+
+    @torch.no_grad()
+    def embed_known(
+        self,
+        items: Sequence[Any],
+        modalities: Sequence[str],
+        *,
+        batch_size: int = 64,
+        progress: Progress | None = None,
+        unreadable: dict[int, str] | None = None,
+    ) -> Tensor:
+        """As `embed`, for items whose modalities `(n,)` are given.
+
+        With `unreadable`, an item that cannot be read stops nothing: its place and the reason are
+        noted there, and its row of `(n, D)` is zero.
+        """
+        vectors = torch.zeros(len(items), self.dim)
+        was_training = self.training
+        self.eval()
+        done = 0
+        try:
+            for name in dict.fromkeys(modalities):
+                places = [i for i, m in enumerate(modalities) if m == name]
+                for start in range(0, len(places), batch_size):
+                    chunk = places[start : start + batch_size]
+                    found = self._embed_chunk(name, items, chunk, batch_size, unreadable)
+                    for place, vector in found.items():
+                        vectors[place] = vector
+                    done += len(chunk)
+                    if progress:
+                        progress(done, len(items))
+        finally:
+            self.train(was_training)
+        return vectors
+
+    def _embed_chunk(
+        self,
+        modality: str,
+        items: Sequence[Any],
+        places: Sequence[int],
+        batch_size: int,
+        unreadable: dict[int, str] | None,
+    ) -> dict[int, Tensor]:
+        tower = self.tower(modality)
+        pipeline = tower.pipeline
+        inputs: list[Any] = []
+        owners: list[int] = []
+        for place in places:
+            try:
+                own = pipeline.inputs(pipeline.read(items[place]))
+            except ReadError as error:
+                if unreadable is None:
+                    raise
+                unreadable[place] = str(error)
+                continue
+            inputs += own
+            owners += [place] * len(own)
+        sums: dict[int, Tensor] = {}
+        for start in range(0, len(inputs), batch_size):
+            batch = pipeline.collate(inputs[start : start + batch_size])
+            outputs = tower(send_to_device(batch, self.device)).float().cpu()
+            for place, vector in zip(owners[start:], outputs, strict=False):
+                sums[place] = sums.get(place, 0) + vector
+        return {place: nn.functional.normalize(total, dim=0) for place, total in sums.items()}
+
+    def similarity(
+        self, x: Any, y: Any, *, x_modality: str | None = None, y_modality: str | None = None
+    ) -> float:
+        """The cosine between two items, from -1 to 1."""
+        return float((self.embed([x], x_modality) @ self.embed([y], y_modality).T).item())
+
+    def classify(
+        self,
+        item: Any,
+        labels: Sequence[str],
+        *,
+        modality: str | None = None,
+        templates: Sequence[str] = ("{}",),
+    ) -> dict[str, float]:
+        """Probabilities of labels in words, best first.
+
+        Args:
+            item: what to classify.
+            labels: descriptions; each is put into every template and the prompts are averaged.
+            modality: of the item; decided by the plugins if None.
+            templates: prompts with `{}`.
+        """
+        if not labels:
+            raise OmniAlignError("classify wants at least one label")
+        name, readable = self._decide(item, modality)
+        prompts = self.embed_prompts(labels, templates)
+        logits = self.logit_scale(name, self.words).detach().cpu() * (
+            self.embed_known([readable], [name]) @ prompts.T
+        )
+        chances = logits.softmax(-1)[0]
+        order: list[int] = chances.argsort(descending=True).tolist()
+        return {labels[i]: float(chances[i]) for i in order}
+
+    @property
+    def words(self) -> str:
+        """The modality that plain words belong to; raises `ModalityError` where there is none."""
+        for name in self.modalities:
+            modality = self.tower(name).modality
+            if modality.inline_strings and modality.claim("a few plain words") != Claim.NO:
+                return name
+        raise ModalityError(
+            f"this model has no modality that takes words; it has: {', '.join(self.modalities)}"
+        )
+
+    def embed_prompts(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
+        """One unit vector a label, `(n, D)`: the mean over its prompts."""
+        prompts = [t.replace("{}", label) for label in labels for t in templates]
+        vectors = self.embed(prompts, self.words).view(len(labels), len(templates), self.dim)
+        return nn.functional.normalize(vectors.mean(1), dim=-1)
+
+    def rank(
+        self,
+        query: Any,
+        gallery: Items | str | Path,
+        *,
+        modality: str | None = None,
+        gallery_modality: str | None = None,
+        progress: Progress | None = None,
+    ) -> list[Hit]:
+        """Items of a gallery, best first.
+
+        Args:
+            query: words, or an item of any modality.
+            gallery: items, or a folder whose files are searched recursively; files of modalities
+                that this model lacks are passed over.
+            modality: of the query; decided by the plugins if None.
+            gallery_modality: only this modality of the gallery.
+            progress: as for `embed`.
+        """
+        found = Gallery.gather(gallery, self.modalities, gallery_modality)
+        return self.search(query, found, modality=modality, progress=progress)[0]
+
+    def search(
+        self,
+        query: Any,
+        gallery: Gallery,
+        *,
+        modality: str | None = None,
+        progress: Progress | None = None,
+    ) -> tuple[list[Hit], Gallery]:
+        """Hits, best first, and the gallery with unreadable items moved to `skipped`."""
+        wanted = self.embed([query], modality)[0]
+        readable, vectors = self.embed_gallery(gallery, progress)
+        scores = (vectors @ wanted).tolist()
+        order = sorted(range(len(scores)), key=lambda i: -scores[i])
+        hits = [Hit(i, readable.items[i], readable.modalities[i], scores[i]) for i in order]
+        return hits, readable
+
+    def embed_gallery(
+        self, gallery: Gallery, progress: Progress | None = None
+    ) -> tuple[Gallery, Tensor]:
+        """What can be read of a gallery, and its vectors `(n, D)`."""
+        unreadable: dict[int, str] = {}
+        vectors = self.embed_known(
+            gallery.items, gallery.modalities, progress=progress, unreadable=unreadable
+        )
+        keep = [i for i in range(len(gallery.items)) if i not in unreadable]
+        return gallery.without(unreadable), vectors[keep]
+
+    def preprocessing_fingerprint(self) -> str:
+        """A hash of everything that turns an item into encoder inputs."""
+        described = {
+            name: [repr(self.tower(name).encoder.preprocess), self.tower(name).encoder.window]
+            for name in self.modalities
+        }
+        return _digest(json.dumps([described, self.config()], sort_keys=True).encode())
+
+    def fingerprint(self) -> str:
+        """A hash of weights, preprocessing and long-input policy: equal for equal embeddings."""
+        digest = hashlib.sha256(self.preprocessing_fingerprint().encode())
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+    def config(self) -> dict[str, Any]:
+        return {
+            "dim": self.dim,
+            "pairs": [list(pair) for pair in self.pairs],
+            "towers": {name: self.tower(name).config for name in self.modalities},
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `config.json`, `model.safetensors` and the files of each encoder."""
+        from omnialign.model_folder import save
+
+        save(self, folder)
+
+
+def build(recipe: Recipe) -> SharedSpace:
+    """A space as a (checked) recipe describes it, with fresh or pretrained encoders."""
+    plugins = registry()
+    towers: dict[str, Tower] = {}
+    for name in recipe.modalities():
+        wanted = recipe.tower(name)
+        assert wanted.encoder is not None
+        assert wanted.long_input is not None
+        kind = plugins.encoder(name, wanted.encoder.name)
+        towers[name] = Tower(
+            plugins.modality(name),
+            kind(**wanted.encoder.options),
+            name=wanted.encoder.name,
+            options=wanted.encoder.options,
+            dim=recipe.space.dim,
+            projection=wanted.projection,
+            long_input=wanted.long_input,
+        )
+    temperatures = {pair.modalities: pair.temperature for pair in recipe.pairs}
+    return SharedSpace(towers, recipe.space.dim, temperatures)
+
+
+def _as_list(items: Items | str | Path) -> list[Any]:
+    """One item alone is a list of one: only lists, tuples and the like hold several."""
+    if isinstance(items, Sequence) and not isinstance(items, str | bytes | bytearray | memoryview):
+        return list(items)
+    return [items]
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]

@@ -1,0 +1,79 @@
+"""Towers: an encoder and its projection onto the unit sphere.
+
+Axes: n items, w width of features, D dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omnialign.contract import LongInput, Modality
+from omnialign.data.pipeline import Pipeline
+from omnialign.encoder import Encoder
+from omnialign.errors import RecipeError
+
+
+class Tower(nn.Module):
+    """An encoder and its projection, with what it takes to rebuild them."""
+
+    def __init__(
+        self,
+        modality: Modality[Any],
+        encoder: Encoder,
+        *,
+        name: str,
+        options: Mapping[str, Any],
+        dim: int,
+        projection: str,
+        long_input: LongInput,
+    ) -> None:
+        super().__init__()
+        self.modality = modality
+        self.encoder = encoder
+        self.projection = build_projection(projection, encoder.width, dim, modality.name)
+        self.config: dict[str, Any] = {
+            "encoder": {"name": name, **options},
+            "projection": projection,
+            "long_input": long_input,
+        }
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What stands before the encoder, with no augmentation."""
+        return Pipeline(
+            modality=self.modality,
+            preprocess=self.encoder.preprocess,
+            collate=self.encoder.collate,
+            window=self.encoder.window,
+            long_input=self.config["long_input"],
+        )
+
+    def forward(self, batch: Any) -> Tensor:
+        """A collated batch to unit vectors `(n, D)`."""
+        return self.project(self.encoder(batch))
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features `(n, w)` to unit vectors `(n, D)`, in float32 at least."""
+        vectors = self.projection(features)
+        if vectors.dtype in (torch.float16, torch.bfloat16):
+            vectors = vectors.float()
+        with torch.autocast(vectors.device.type, enabled=False):
+            return nn.functional.normalize(vectors, dim=-1)
+
+
+def build_projection(kind: str, width: int, dim: int, modality: str) -> nn.Module:
+    """`linear` is one matrix, `mlp` a hidden layer, `identity` nothing."""
+    if kind == "identity":
+        if width != dim:
+            raise RecipeError(
+                f"towers.{modality}.projection = 'identity' wants features as wide as the space; "
+                f"the encoder gives {width} and space.dim is {dim}"
+            )
+        return nn.Identity()
+    if kind == "mlp":
+        return nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, dim, bias=False))
+    return nn.Linear(width, dim, bias=False)

@@ -1,0 +1,266 @@
+"""Meshes, scenes and what trimesh reads, as points.
+
+Axes: V vertices, F triangles, K sampled points.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from omnialign_3d.arrays import MAX_POINTS, Floats, cloud_from_arrays, near_origin
+from omnialign_3d.cloud import PointCloud
+from omnialign_3d.sampling import sample_surface
+
+MAX_TRIANGLES = 2_000_000
+MAX_TEXTURE_PIXELS = 4096 * 4096
+MAX_LINKED_BYTES = 64 * 2**20
+NEUTRAL_COLOR = 0.5
+_NO_TEXTURE = -1
+_PLACEHOLDER_LEVEL = 100
+"""Of the grey picture that trimesh puts where a material has none."""
+
+_COLOR, _UV, _LAYER = slice(0, 3), slice(3, 5), 5
+"""Columns of a corner's attributes: colour, place in the texture, number of the texture."""
+
+
+class Surface(NamedTuple):
+    """Triangles of one geometry."""
+
+    triangles: Floats
+    """`(F, 3, 3)`."""
+    attributes: Floats | None
+    """`(F, 3, 6)`, or None where there is no colour."""
+
+
+class FolderResolver:
+    """Gives trimesh the files that a model names, if they lie in the model's folder."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+
+    def get(self, name: str) -> bytes:
+        if self.folder is None:
+            raise FileNotFoundError(f"'{name}' is a file of its own, and only a path says where")
+        path = (self.folder / name.strip()).resolve()
+        if not path.is_relative_to(self.folder.resolve()):
+            raise PermissionError(f"'{name}' lies outside the folder of the file")
+        if path.stat().st_size > MAX_LINKED_BYTES:
+            raise ValueError(f"'{name}' is larger than {MAX_LINKED_BYTES >> 20} MiB")
+        return path.read_bytes()
+
+    __getitem__ = get
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Holds back what trimesh logs and what numpy and Pillow warn of while it reads."""
+    log = logging.getLogger("trimesh")
+    before, log.disabled = log.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.disabled = before
+
+
+def read_with_trimesh(data: bytes, kind: str, folder: Path | None) -> PointCloud:
+    """A file of format `kind` (a suffix without its dot); linked files come from `folder` only."""
+    import trimesh
+
+    with _quiet():
+        resolver: Any = FolderResolver(folder)
+        try:
+            scene = trimesh.load_scene(
+                io.BytesIO(data), file_type=kind, resolver=resolver, process=False
+            )
+        except Exception as error:
+            raise ValueError(f"it is no sound {kind.upper()} file ({error})") from error
+        try:
+            return cloud_from_trimesh(scene)
+        except (IndexError, TypeError, KeyError, AttributeError, OSError) as error:
+            raise ValueError(f"it is no sound {kind.upper()} file ({error})") from error
+
+
+def cloud_from_trimesh(source: Any) -> PointCloud:
+    """A `trimesh.Trimesh`, `Scene` or `PointCloud`; every node of a scene in world coordinates.
+
+    Surfaces are sampled; bare points count only where there is no surface. Lines are left out.
+
+    Raises:
+        ValueError: there is neither a surface nor a point, or there is too much of either.
+    """
+    parts = list(_parts(source))
+    meshes = [(m, g) for m, g in parts if len(getattr(g, "faces", ()))]
+    num_triangles = sum(len(g.faces) for _, g in meshes)
+    if num_triangles > MAX_TRIANGLES:
+        raise ValueError(f"it has {num_triangles} triangles; at most {MAX_TRIANGLES} are read")
+    textures: list[NDArray[np.uint8]] = []
+    surfaces = [_surface(mesh, matrix, textures) for matrix, mesh in meshes]
+    cloud = _sample(surfaces, textures) if surfaces else None
+    return cloud or _bare_points(parts)
+
+
+def _parts(source: Any) -> Iterator[tuple[Floats, Any]]:
+    """Each geometry with its world transform."""
+    if not hasattr(source, "geometry"):
+        yield np.eye(4), source
+        return
+    for node in source.graph.nodes_geometry:
+        matrix, name = source.graph[node]
+        yield np.asarray(matrix, dtype=np.float64), source.geometry[name]
+
+
+def _bare_points(parts: list[tuple[Floats, Any]]) -> PointCloud:
+    found = [(m, g) for m, g in parts if len(getattr(g, "vertices", ())) and not _is_path(g)]
+    if not found:
+        raise ValueError("it holds neither triangles nor points")
+    points = np.concatenate([_moved(np.asarray(g.vertices), m) for m, g in found])
+    single = found[0][1] if len(found) == 1 else None
+    visual: Any = getattr(single, "visual", None)
+    has_colors = getattr(visual, "kind", None) == "vertex"
+    colors = np.reshape(visual.vertex_colors, (-1, 4))[:, :3] if has_colors else points[:0]
+    return cloud_from_arrays(
+        points,
+        colors if len(colors) == len(points) else None,
+        _ply_normals(single, len(points)),
+    )
+
+
+def _is_path(geometry: Any) -> bool:
+    return hasattr(geometry, "entities")
+
+
+def _ply_normals(geometry: Any, num_points: int) -> Floats | None:
+    """Normals of a PLY without faces, which trimesh keeps only in its raw form."""
+    raw = getattr(geometry, "metadata", {}).get("_ply_raw", {}).get("vertex", {}).get("data")
+    try:
+        normals = np.column_stack([np.asarray(raw[axis]).ravel() for axis in ("nx", "ny", "nz")])
+    except (KeyError, ValueError, TypeError, IndexError):
+        return None
+    return normals if len(normals) == num_points else None
+
+
+def _moved(vertices: NDArray[Any], matrix: Floats) -> Floats:
+    return vertices.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def _surface(mesh: Any, matrix: Floats, textures: list[NDArray[np.uint8]]) -> Surface:
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    low, high = int(faces.min()), int(faces.max())
+    if low < 0 or high >= len(vertices):
+        raise ValueError(
+            f"a face names vertex {low if low < 0 else high}, but the vertices are 0 to "
+            f"{len(vertices) - 1}"
+        )
+    attributes = _attributes(mesh, faces, textures)
+    triangles = _moved(vertices, matrix)[faces]
+    if np.linalg.det(matrix[:3, :3]) < 0:  # a mirrored node turns its faces inside out
+        triangles = triangles[:, ::-1]
+        attributes = None if attributes is None else attributes[:, ::-1]
+    sound = np.isfinite(triangles).all((1, 2))
+    return Surface(triangles[sound], None if attributes is None else attributes[sound])
+
+
+def _attributes(mesh: Any, faces: NDArray[Any], textures: list[NDArray[np.uint8]]) -> Floats | None:
+    """What is needed to colour a point of each face, `(F, 3, 6)`; None for a mesh of no colour."""
+    visual = mesh.visual
+    values = np.zeros((*faces.shape, 6))
+    values[..., _COLOR], values[..., _LAYER] = 1.0, _NO_TEXTURE
+    if visual.kind == "vertex":
+        values[..., _COLOR] = np.asarray(visual.vertex_colors)[faces, :3] / 255
+    elif visual.kind == "face":
+        values[..., _COLOR] = np.asarray(visual.face_colors)[:, None, :3] / 255
+    elif visual.kind == "texture":
+        texture, factor = _material(visual.material)
+        uv, tint = visual.uv, visual.vertex_attributes.get("color")
+        if texture is None and factor is None and tint is None:
+            return None
+        if factor is not None:
+            values[..., _COLOR] *= factor
+        if tint is not None:
+            values[..., _COLOR] *= _unit_range(np.asarray(tint))[faces, :3]
+        if texture is not None and uv is not None:
+            values[..., _UV], values[..., _LAYER] = np.asarray(uv)[faces], len(textures)
+            textures.append(texture)
+    else:
+        return None
+    return values
+
+
+def _material(material: Any) -> tuple[NDArray[np.uint8] | None, Floats | None]:
+    """The texture `(H, W, 3)` and the colour `(3,)` of a material, each None where it has none."""
+    if hasattr(material, "baseColorFactor"):
+        image, color = material.baseColorTexture, material.baseColorFactor
+    else:
+        image = getattr(material, "image", None)
+        color = material.main_color if image is None else None
+    texture = None
+    if image is not None:
+        if image.width * image.height > MAX_TEXTURE_PIXELS:
+            raise ValueError(
+                f"a texture has {image.width} × {image.height} pixels; at most "
+                f"{MAX_TEXTURE_PIXELS} are read"
+            )
+        texture = np.asarray(image.convert("RGB"))
+        if texture.shape[:2] == (2, 2) and (texture == _PLACEHOLDER_LEVEL).all():
+            texture = None
+    return texture, None if color is None else _unit_range(np.asarray(color))[:3]
+
+
+def _unit_range(values: NDArray[Any]) -> Floats:
+    """Colours in 0..1, from integers or floats."""
+    if np.issubdtype(values.dtype, np.integer):
+        return values / np.iinfo(values.dtype).max
+    return np.clip(values.astype(np.float64), 0, 1)
+
+
+def _sample(surfaces: list[Surface], textures: list[NDArray[np.uint8]]) -> PointCloud | None:
+    """Points of all surfaces together; None where they have no area."""
+    triangles = near_origin(np.concatenate([s.triangles for s in surfaces]))
+    edges = np.diff(triangles, axis=1)
+    areas = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=-1)
+    if not len(areas) or not 0 < areas.astype(np.float32).sum() < np.inf:
+        return None
+    attributes = None
+    if any(s.attributes is not None for s in surfaces):
+        neutral = np.array([NEUTRAL_COLOR] * 3 + [0.0, 0.0, _NO_TEXTURE])
+        attributes = np.concatenate(
+            [
+                np.broadcast_to(neutral, (len(s.triangles), 3, 6))
+                if s.attributes is None
+                else s.attributes
+                for s in surfaces
+            ]
+        )
+    points, normals, baked = sample_surface(
+        torch.from_numpy(triangles.astype(np.float32)),
+        MAX_POINTS,
+        None if attributes is None else torch.from_numpy(attributes.astype(np.float32)),
+    )
+    colors = None if baked is None else torch.from_numpy(_bake(baked.numpy(), textures))
+    return PointCloud(points, colors, normals)
+
+
+def _bake(attributes: NDArray[np.float32], textures: list[NDArray[np.uint8]]) -> Any:
+    """Colours `(K, 3)`: the corners' own times the nearest pixel of the texture, which repeats."""
+    colors = attributes[:, _COLOR].copy()
+    layers = attributes[:, _LAYER].round()
+    for layer, texture in enumerate(textures):
+        here = layers == layer
+        height, width = texture.shape[:2]
+        u, v = (attributes[here, _UV] % 1.0).T
+        rows = ((1 - v) * (height - 1)).round().astype(int)
+        columns = (u * (width - 1)).round().astype(int)
+        colors[here] *= texture[rows, columns] / np.float32(255)
+    return colors.clip(0, 1)

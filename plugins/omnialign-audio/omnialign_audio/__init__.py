@@ -1,0 +1,123 @@
+"""Sound for OmniAlign.
+
+Axes: C channels, T samples in time.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from omnialign import Claim, Modality, Preview, Segment, hookimpl
+from omnialign_audio.waveform import Waveform
+
+__all__ = ["Audio", "Waveform"]
+
+PREVIEW_SECONDS = 5.0
+MIN_TAIL = 0.1
+"""Of a window: a shorter rest at the end of a recording is not a window of its own."""
+_HEAD_BYTES = 12
+
+
+class Audio(Modality[Waveform]):
+    """Sound: `(C, T)` float32 values, full scale at -1 and 1, with their rate in Hz.
+
+    Reads what libsndfile decodes (WAV, FLAC, OGG Vorbis and Opus, MP3) and arrays with their rate;
+    8-, 16- and 32-bit integers are scaled. Refuses empty sounds, non-finite values, more than an
+    hour, more than 64 channels. The length in a header is not believed: what decodes is the sound.
+    """
+
+    name = "audio"
+    suffixes = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+    long_input = "windows"
+    templates = ("the sound of {}", "a recording of {}", "{}")
+    augmentations: ClassVar = {
+        "crop": "omnialign_audio.augmentations:Crop",
+        "shift": "omnialign_audio.augmentations:Shift",
+        "speed": "omnialign_audio.augmentations:Speed",
+        "gain": "omnialign_audio.augmentations:Gain",
+        "noise": "omnialign_audio.augmentations:Noise",
+        "equalizer": "omnialign_audio.augmentations:Equalizer",
+        "time_mask": "omnialign_audio.augmentations:TimeMask",
+        "frequency_mask": "omnialign_audio.augmentations:FrequencyMask",
+    }
+    encoders: ClassVar = {
+        "conv": "omnialign_audio.encoders:SpectrogramConv",
+        "transformer": "omnialign_audio.encoders:SpectrogramTransformer",
+    }
+    default_encoder = "conv"
+
+    def read(self, source: Any) -> Waveform:
+        from omnialign_audio.reading import read
+
+        return read(source)
+
+    def claim(self, source: Any) -> Claim:
+        if isinstance(source, Waveform):
+            return Claim.OWNS
+        if isinstance(source, bytes | bytearray | memoryview):
+            return Claim.OWNS if is_audio(bytes(source[:_HEAD_BYTES])) else Claim.NO
+        if hasattr(source, "read") and hasattr(source, "seek"):
+            position = source.tell()
+            head = source.read(_HEAD_BYTES)
+            source.seek(position)
+            return Claim.OWNS if isinstance(head, bytes) and is_audio(head) else Claim.NO
+        return super().claim(source)
+
+    def segments(self, sample: Waveform, window: float) -> list[Segment[Waveform]]:
+        """Consecutive windows of `window` seconds; the last may be shorter.
+
+        A rest of less than a tenth of a window is left out, unless it is all there is.
+        """
+        rate, length = sample.sample_rate_hz, sample.values.shape[-1]
+        step = max(1, math.floor(window * rate + 1e-6))
+        count = max(1, math.ceil(length / step - MIN_TAIL))
+        if count == 1:
+            step = min(step, length)
+        cuts = [(i * step, min((i + 1) * step, length)) for i in range(count)]
+        return [
+            Segment(
+                sample if b - a == length else Waveform(sample.values[:, a:b], rate),
+                a / rate,
+                b / rate,
+            )
+            for a, b in cuts
+        ]
+
+    def preview(self, sample: Waveform) -> Preview:
+        """The first seconds as a mono 16-bit WAV."""
+        import soundfile
+
+        num_frames = math.ceil(PREVIEW_SECONDS * sample.sample_rate_hz)
+        values = sample.values[:, :num_frames].mean(0).clamp(-1, 1)
+        file = io.BytesIO()
+        soundfile.write(file, values.numpy(), sample.sample_rate_hz, "PCM_16", format="WAV")
+        return Preview("audio/wav", file.getvalue())
+
+    def example_samples(self, n: int) -> Sequence[Waveform]:
+        """Stereo tones of 1.5 s that rise from 220 Hz and beat at different speeds."""
+        import torch
+
+        seconds = torch.arange(24_000) / 16_000
+        tones = [
+            0.5
+            * torch.sin(2 * math.pi * 220 * 1.25**i * seconds)
+            * torch.stack([torch.sin(2 * math.pi * (i + 1) * seconds), 1 - seconds / 2])
+            for i in range(n)
+        ]
+        return [Waveform(tone, 16_000) for tone in tones]
+
+
+def is_audio(head: bytes) -> bool:
+    """Whether a file of WAV, FLAC, Ogg or MP3 (a tag, or a frame's sync word) starts so."""
+    riff = head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE"
+    mpeg = len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and head[2] & 0xF0 != 0xF0
+    return riff or mpeg or head[:4] in (b"fLaC", b"OggS") or head[:3] == b"ID3"
+
+
+@hookimpl
+def omnialign_modalities() -> Sequence[Modality[Any]]:
+    """The modality `audio`."""
+    return [Audio()]

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omnialign_image import ImageModality, reading
+from PIL import Image
+
+from omnialign import Claim, ReadError
+
+image = ImageModality()
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+
+
+def encoded(picture: Image.Image, format: str, **options: Any) -> bytes:
+    file = BytesIO()
+    picture.save(file, format, **options)
+    return file.getvalue()
+
+
+def pixel(sample: torch.Tensor, y: int, x: int) -> tuple[int, ...]:
+    return tuple(sample[:, y, x].tolist())
+
+
+@pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "GIF"])
+def test_lossless_formats_give_the_exact_pixels(format: str) -> None:
+    picture = Image.new("RGB", (5, 3), RED)
+    picture.putpixel((4, 1), BLUE)
+    sample = image.read(encoded(picture, format))
+    assert sample.shape == (3, 3, 5)
+    assert sample.dtype == torch.uint8
+    assert (pixel(sample, 0, 0), pixel(sample, 1, 4)) == (RED, BLUE)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP"])
+def test_lossy_formats_come_close(format: str) -> None:
+    sample = image.read(encoded(Image.new("RGB", (16, 16), (200, 100, 50)), format))
+    expected = torch.tensor([200, 100, 50])[:, None, None]
+    assert (sample.int() - expected).abs().max() <= 6
+
+
+def test_transparency_is_laid_over_white() -> None:
+    half = Image.new("RGBA", (2, 1), (255, 0, 0, 128))
+    half.putpixel((1, 0), (0, 0, 0, 0))
+    sample = image.read(half)
+    assert pixel(sample, 0, 0) == (255, 127, 127)
+    assert pixel(sample, 0, 1) == WHITE
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF"])
+def test_a_transparent_palette_is_laid_over_white(format: str) -> None:
+    picture = Image.new("P", (2, 2), 1)
+    picture.putpalette([9, 9, 9, *RED, *GREEN])
+    picture.putpixel((0, 0), 0)
+    sample = image.read(encoded(picture, format, transparency=0))
+    assert (pixel(sample, 0, 0), pixel(sample, 1, 1)) == (WHITE, RED)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "CMYK", "YCbCr", "HSV", "RGBA", "RGBX"])
+def test_every_mode_becomes_rgb(mode: str) -> None:
+    sample = image.read(Image.new("RGB", (4, 4), WHITE).convert(mode))
+    assert sample.shape == (3, 4, 4)
+    assert sample.min() >= 254
+
+
+def test_a_cmyk_jpeg() -> None:
+    sample = image.read(encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))
+    assert pixel(sample, 0, 0) == pytest.approx(RED, abs=4)
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bits_keep_their_range(format: str) -> None:
+    values = np.array([[0, 32768, 65535]], np.uint16)
+    sample = image.read(encoded(Image.fromarray(values), format))
+    assert sample[0, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_values_without_a_range_are_stretched(dtype: type) -> None:
+    values = np.array([[-100, 0, 100]], dtype)
+    assert image.read(encoded(Image.fromarray(values), "TIFF"))[0, 0].tolist() == [0, 128, 255]
+
+
+def test_non_finite_pixels_are_refused() -> None:
+    with pytest.raises(ReadError, match="finite"):
+        image.read(encoded(Image.fromarray(np.full((2, 2), np.nan, np.float32)), "TIFF"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = Image.new("RGB", (32, 16), BLUE)
+    upright.paste(RED, (0, 0, 16, 16))
+    turned = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = upright.transpose(turned[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    sample = image.read(encoded(stored, "PNG", exif=exif))
+    assert sample.shape == (3, 16, 32)
+    assert (pixel(sample, 8, 2), pixel(sample, 8, 30)) == (RED, BLUE)
+
+
+def test_broken_exif_does_not_hide_sound_pixels() -> None:
+    data = encoded(Image.new("RGB", (8, 8), RED), "JPEG", exif=b"Exif\0\0not a tiff header")
+    assert image.read(data).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_of_many_frames_is_taken(format: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in (RED, GREEN, BLUE)]
+    data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    assert pixel(image.read(data), 8, 8) == pytest.approx(RED, abs=4)
+
+
+ARRAYS = [
+    np.full((4, 6), 255, np.uint8),
+    np.full((4, 6, 1), 255, np.uint8),
+    np.full((4, 6, 3), 255, np.uint8),
+    np.full((4, 6, 4), 255, np.uint8),
+    np.ones((4, 6, 3), np.float32),
+    np.full((4, 6), 65535, np.uint16),
+    np.ones((4, 6), np.bool_),
+    torch.full((3, 4, 6), 255, dtype=torch.uint8),
+    torch.ones(1, 4, 6),
+    torch.ones(3, 4, 6, dtype=torch.bfloat16, requires_grad=True),
+]
+
+
+@pytest.mark.parametrize("values", ARRAYS, ids=lambda v: f"{v.dtype}-{tuple(v.shape)}")
+def test_arrays_and_tensors(values: Any) -> None:
+    assert torch.equal(image.read(values), torch.full((3, 4, 6), 255, dtype=torch.uint8))
+
+
+def test_an_array_that_is_read_is_copied() -> None:
+    values = np.zeros((2, 2, 3), np.uint8)
+    sample = image.read(values)
+    values += 9
+    assert not sample.any()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        (np.zeros((4,)), "an array is"),
+        (np.zeros((4, 4, 2), np.uint8), "an array is"),
+        (np.zeros((0, 4), np.uint8), "none empty"),
+        (np.zeros((4, 4), np.int64), "int64"),
+        (np.full((4, 4), 2.0), "0..1"),
+        (np.full((4, 4), np.nan), "0..1"),
+        (torch.zeros(4, 4), "a tensor is"),
+    ],
+)
+def test_other_arrays_are_refused(values: Any, reason: str) -> None:
+    with pytest.raises(ReadError, match=reason):
+        image.read(values)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_truncated_files_are_refused(format: str, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encoded(Image.fromarray(noise), format)
+    path = tmp_path / "half.jpg"
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ReadError, match=r"half\.jpg"):
+        image.read(path)
+
+
+def test_a_decompression_bomb_is_refused_from_its_header() -> None:
+    bomb = bytearray(encoded(Image.new("1", (8, 8)), "BMP"))
+    bomb[18:26] = (20_000).to_bytes(4, "little") * 2
+    with pytest.raises(ReadError, match=r"20000 × 20000|exceeds limit"):
+        image.read(bytes(bomb))
+    bomb[18:26] = (10_500).to_bytes(4, "little") * 2
+    with pytest.raises(ReadError, match="10500 × 10500 pixels"):
+        image.read(bytes(bomb))
+
+
+def test_other_formats_that_pillow_knows_are_not_opened() -> None:
+    with pytest.raises(ReadError, match="wanted PNG, JPEG"):
+        image.read(encoded(Image.new("L", (4, 4)), "PPM"))
+
+
+def test_paths_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="No such file"):
+        image.read(str(tmp_path / "gone.png"))
+    with pytest.raises(ReadError, match="directory"):
+        image.read(tmp_path)
+
+
+def test_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ReadError, match="binary mode"):
+        image.read(StringIO("words"))
+    monkeypatch.setattr(reading, "MAX_FILE_BYTES", 10)
+    with pytest.raises(ReadError, match="larger than 10 bytes"):
+        image.read(BytesIO(bytes(11)))
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG"])
+def test_claims_of_animations_and_stills(format: str, tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
+    moving = encoded(frames[0], format, save_all=True, append_images=frames[1:])
+    for data, expected in ((moving, Claim.COULD), (encoded(frames[0], format), Claim.OWNS)):
+        path = tmp_path / f"a.{format.lower()}"
+        path.write_bytes(data)
+        file = BytesIO(data)
+        file.seek(3)
+        assert image.claim(path) == expected
+        assert image.claim(data) == expected
+        file.seek(0)
+        assert image.claim(file) == expected
+        assert file.tell() == 0
+
+
+def test_claims_of_other_forms(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gif"
+    broken.write_bytes(b"GIF89a")
+    assert image.claim(broken) == Claim.OWNS
+    assert image.claim(tmp_path / "photo.JPG") == Claim.OWNS
+    assert image.claim(encoded(Image.new("L", (4, 4)), "JPEG")) == Claim.OWNS
+    assert image.claim(Image.new("L", (4, 4))) == Claim.OWNS
+    for other in (b"RIFF\0\0\0\0WAVE", b"", "a.png", np.zeros((4, 4)), StringIO("words"), 3):
+        assert image.claim(other) == Claim.NO
+
+
+def test_real_pictures() -> None:
+    folders = [DATA / name / "images" for name in ("noto_emoji", "grocery_photos")]
+    if not all(folder.is_dir() for folder in folders):
+        pytest.skip("the real data is not beside this checkout")
+    for folder in folders:
+        for path in sorted(folder.iterdir())[:10]:
+            assert image.claim(path) == Claim.OWNS
+            assert min(image.read(path).shape[1:]) >= 72
+
+
+def test_the_preview_is_a_small_jpeg() -> None:
+    preview = image.preview(torch.zeros(3, 300, 600, dtype=torch.uint8))
+    with Image.open(BytesIO(preview.data)) as picture:
+        assert (preview.mime, picture.format, picture.size) == ("image/jpeg", "JPEG", (256, 128))

@@ -1,0 +1,61 @@
+"""The canonical form of a video.
+
+Axes: T frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from omnialign import Segment
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Frames and when each appears; a frame stands until the next.
+
+    `frames` is uint8 RGB `(T, 3, H, W)`, T at least 1; `times_seconds` is float32 `(T,)`,
+    increasing, counted from the start of the file.
+    """
+
+    frames: Tensor
+    times_seconds: Tensor
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @property
+    def duration_seconds(self) -> float:
+        """From the first frame to the end of the last, which is taken to stand for as long as the
+        frames before it on average; 0 for a single frame."""
+        T = len(self)
+        shown = float(self.times_seconds[-1] - self.times_seconds[0])
+        return shown * T / (T - 1) if T > 1 else 0.0
+
+    def split(self, window_seconds: float) -> list[Segment[Clip]]:
+        """Consecutive stretches of equal length, at most `window_seconds`; none empty.
+
+        Times stay those of the whole clip.
+        """
+        duration = self.duration_seconds
+        start = float(self.times_seconds[0])
+        num_windows = max(1, math.ceil(duration / window_seconds - 1e-6))
+        if num_windows == 1:
+            return [Segment(self, start, start + duration)]
+        length = duration / num_windows
+        index = ((self.times_seconds - start) / length + 1e-4).long().clamp(max=num_windows - 1)
+        found = index.unique_consecutive().tolist()
+        ends = [*found[1:], num_windows]
+        return [
+            Segment(
+                Clip(self.frames[index == k], self.times_seconds[index == k]),
+                start + k * length,
+                start + end * length,
+            )
+            for k, end in zip(found, ends, strict=True)
+        ]

@@ -1,0 +1,112 @@
+"""The sum of all pairs' losses, frozen towers, and the in-batch accuracy.
+
+Axes: n pairs, D dim.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from omnialign.data.loader import PairBatch
+from omnialign.engine.objective import FrozenFeatures, Objective, in_batch_accuracy
+from omnialign.losses import info_nce
+from omnialign.recipe import parse_recipe
+from omnialign.space import build
+from omnialign.testing import toy
+
+
+def objective(**signal_tower: Any) -> Objective:
+    table = toy.recipe()
+    table["pairs"][0] |= {"weight": 3.0, "temperature": 0.1, "min_temperature": 0.05}
+    table["towers"] = {"toy_signal": signal_tower}
+    recipe = parse_recipe(table)
+    torch.manual_seed(0)
+    return Objective(build(recipe), recipe)
+
+
+def batch(ids: list[int]) -> PairBatch:
+    generator = torch.Generator().manual_seed(0)
+    numbers, zeros = torch.tensor(ids), torch.zeros(len(ids), dtype=torch.int64)
+    words = {"values": numbers[:, None] + 1, "mask": torch.ones(len(ids), 1, dtype=torch.bool)}
+    signals = torch.randn(100, 12, generator=generator)[numbers]
+    return PairBatch(signals, words, numbers, numbers, zeros, zeros, [])
+
+
+@pytest.mark.usefixtures("toys")
+class TestObjective:
+    def test_the_weighted_loss_of_the_pair(self) -> None:
+        made, given = objective(), batch([0, 1, 2, 2])
+        total, (metrics,) = made([given])
+        x = made.space.tower("toy_signal")(given.x)
+        y = made.space.tower("toy_words")(given.y)
+        expected = info_nce(x, y, 10.0, x_ids=given.x_ids, y_ids=given.y_ids)
+        torch.testing.assert_close(total, 3 * expected)
+        torch.testing.assert_close(metrics.loss, expected.detach())
+        assert total.requires_grad
+        assert not metrics.loss.requires_grad
+
+    def test_temperature_is_clamped(self) -> None:
+        made = objective()
+        scale = made.space.log_scales["toy_signal-toy_words"]
+        for start, end in ((-3.0, 1.0), (99.0, 0.05)):
+            with torch.no_grad():
+                scale.fill_(start)
+            made.clamp_temperatures()
+            assert scale.neg().exp().item() == pytest.approx(end)
+
+    def test_a_frozen_encoder_stays_in_evaluation_mode(self) -> None:
+        made = objective(frozen=True, encoder={"name": "mlp", "dropout": 0.9})
+        made.train()
+        tower = made.space.tower("toy_signal")
+        assert tower.projection.training
+        assert not tower.encoder.training
+        assert not any(p.requires_grad for p in tower.encoder.parameters())
+        assert made.space.tower("toy_words").encoder.training
+
+    def test_augmented_inputs_are_not_cached(self) -> None:
+        assert set(objective(frozen=True).frozen) == {"toy_signal"}
+        assert objective(frozen=True, augmentations=["noise"]).frozen == {}
+        assert objective().frozen == {}
+
+    def test_cached_features_give_the_same_loss(self) -> None:
+        cached, plain = objective(frozen=True), objective()
+        for ids in ([0, 1, 2], [2, 3, 0, 3], [3, 1]):
+            torch.testing.assert_close(cached([batch(ids)])[0], plain([batch(ids)])[0])
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def forward(self, batch: Tensor) -> Tensor:
+        self.seen += batch.flatten().tolist()
+        return batch * 2
+
+
+def test_frozen_features_are_computed_once_and_travel() -> None:
+    features, encoder = FrozenFeatures(), Counting()
+    assert FrozenFeatures().state_dict()["keys"].shape == (0,)
+    for wanted in ([1, 2, 1], [2, 3], [3, 3]):
+        keys = torch.tensor(wanted)
+        assert features(encoder, keys[:, None].float(), keys).flatten().tolist() == [
+            2 * k for k in wanted
+        ]
+    assert encoder.seen == [1, 2, 3] or sorted(encoder.seen) == [1, 2, 3]
+    again = FrozenFeatures()
+    again.load_state_dict(features.state_dict())
+    keys = torch.tensor([3, 1])
+    assert again(encoder, keys[:, None].float(), keys).flatten().tolist() == [6, 2]
+    assert len(encoder.seen) == 3
+
+
+def test_accuracy_counts_both_directions_and_equal_items() -> None:
+    x = torch.eye(4)
+    ids = torch.arange(4)
+    assert in_batch_accuracy(x, x, ids, ids).item() == 1
+    assert in_batch_accuracy(x, x.roll(1, 0), ids, ids).item() == 0
+    y = x[[0, 1, 3, 2]]
+    assert in_batch_accuracy(x, y, ids, ids).item() == 0.5
+    assert in_batch_accuracy(x, y, ids, torch.tensor([0, 1, 2, 2])).item() == 1

@@ -1,0 +1,304 @@
+"""Toy runs: they learn, repeat, resume, and stop when they must."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from omnialign.data.rows import PairRows
+from omnialign.engine import train
+from omnialign.engine.trainer import Listener, StepReport
+from omnialign.errors import DataError, TrainingError
+from omnialign.model_folder import load
+from omnialign.recipe import Recipe, parse_recipe
+from omnialign.space import SharedSpace, build
+from omnialign.testing import toy
+
+pytestmark = pytest.mark.usefixtures("toys")
+NOISY = {
+    "toy_signal": {
+        "encoder": {"name": "mlp", "dropout": 0.3, "window_seconds": 8.0},
+        "augmentations": ["noise"],
+    }
+}
+
+
+def recipe(towers: Mapping[str, Any] | None = None, **settings: Any) -> Recipe:
+    table = toy.recipe(**settings)
+    table["towers"] = towers or {}
+    return parse_recipe(table)
+
+
+def three_towers(**settings: Any) -> Recipe:
+    table = toy.recipe(**settings)
+    table["pairs"].append({"modalities": ["toy_echo", "toy_words"], "train": "rows", "weight": 0.5})
+    return parse_recipe(table)
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def exact(run: Path) -> list[Any]:
+    """What must repeat bit by bit."""
+    kept = ("step", "loss", "learning_rate", "gradient_norm", "pairs")
+    return [[record[key] for key in kept] for record in metrics(run)]
+
+
+def weights(space: SharedSpace) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in space.state_dict().items()}
+
+
+def equal(left: SharedSpace, right: SharedSpace) -> bool:
+    ours, theirs = weights(left), weights(right)
+    return ours.keys() == theirs.keys() and all(ours[k].equal(theirs[k]) for k in ours)
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_at(step: int) -> Listener:
+    def listener(report: StepReport) -> None:
+        if report.step == step:
+            raise StopError
+
+    return listener
+
+
+def recall(space: SharedSpace, wanted: Recipe, modality: str = "toy_signal") -> float:
+    """The share of unseen signals whose own caption is the best of 27."""
+    assert wanted.pairs[0].test is not None
+    rows = PairRows(wanted, wanted.pairs[0].test, (modality, "toy_words"))
+    items = [rows.items(i, modality)[0].value for i in range(len(rows))]
+    captions = [rows.items(i, "toy_words")[0].value for i in range(len(rows))]
+    scores = space.embed(items, modality) @ space.embed(captions).T
+    return (scores.argmax(1) == torch.arange(len(rows))).float().mean().item()
+
+
+class TestRun:
+    def test_it_learns(self, tmp_path: Path) -> None:
+        seen: list[StepReport] = []
+        wanted = recipe()
+        space = train(wanted, tmp_path / "run", listener=seen.append)
+        losses = [report.loss for report in seen]
+        assert losses[-1] < 0.3 * losses[0]
+        assert recall(space, wanted) > 0.5 > 10 / 27
+        assert not space.training
+        assert [report.step for report in seen] == [10, 20, 30, 40, 50, 60]
+        assert seen[-1].seconds_left == 0
+        pair = seen[-1].pairs["toy_signal-toy_words"]
+        assert pair["loss"] == pytest.approx(seen[-1].loss)
+        assert 0.5 < pair["accuracy"] <= 1
+        assert 0.01 <= pair["temperature"] < 0.07
+        assert seen[-1].samples_per_second > 0
+
+    def test_the_run_folder(self, tmp_path: Path) -> None:
+        wanted = recipe(num_steps=4, checkpoint_every=2, log_every=1, trackers=["tensorboard"])
+        space = train(wanted, tmp_path / "run")
+        folder = tmp_path / "run"
+        assert load(folder).fingerprint() == space.fingerprint()
+        assert [record["step"] for record in metrics(folder)] == [1, 2, 3, 4]
+        assert list((folder / "tracking").glob("events*"))
+        versions = json.loads((folder / "environment.json").read_text())
+        assert {"python", "torch", "omnialign"} <= set(versions)
+        assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == [
+            "step-00000002",
+            "step-00000004",
+        ]
+
+    def test_it_repeats_bit_by_bit(self, tmp_path: Path) -> None:
+        settings = {"num_steps": 5, "log_every": 1}
+        first = train(recipe(NOISY, **settings), tmp_path / "first")
+        torch.manual_seed(1234)
+        second = train(recipe(NOISY, **settings, num_workers=1), tmp_path / "second")
+        assert exact(tmp_path / "first") == exact(tmp_path / "second")
+        assert equal(first, second)
+
+    def test_seeds_differ(self, tmp_path: Path) -> None:
+        for seed in (0, 1):
+            train(
+                recipe(num_steps=1, log_every=1).model_copy(update={"seed": seed}),
+                tmp_path / str(seed),
+            )
+        assert exact(tmp_path / "0") != exact(tmp_path / "1")
+
+    def test_several_pairs_share_a_tower(self, tmp_path: Path) -> None:
+        wanted = three_towers(log_every=60)
+        space = train(wanted, tmp_path)
+        assert space.modalities == ["toy_signal", "toy_words", "toy_echo"]
+        (record,) = metrics(tmp_path)
+        pairs = record["pairs"]
+        assert set(pairs) == {"toy_signal-toy_words", "toy_echo-toy_words"}
+        together = pairs["toy_signal-toy_words"]["loss"] + 0.5 * pairs["toy_echo-toy_words"]["loss"]
+        assert record["loss"] == pytest.approx(together, rel=1e-5)
+        assert recall(space, wanted) > 10 / 27
+        assert recall(space, wanted, "toy_echo") > 10 / 27
+
+    @pytest.mark.parametrize("precision", ["bf16", "float32"])
+    def test_precision_is_chosen_for_each_run(
+        self, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        seen: set[torch.dtype] = set()
+        forward = toy.Mlp.forward
+
+        def watching(self: toy.Mlp, batch: Tensor) -> Tensor:
+            features = forward(self, batch)
+            seen.add(features.dtype)
+            return features
+
+        monkeypatch.setattr(toy.Mlp, "forward", watching)
+        space = train(recipe(num_steps=2, precision=precision), tmp_path)
+        assert seen == {torch.bfloat16 if precision == "bf16" else torch.float32}
+        assert all(tensor.dtype == torch.float32 for tensor in space.state_dict().values())
+
+    def test_temperature_is_clamped(self, tmp_path: Path) -> None:
+        table = toy.recipe(num_steps=3, log_every=1, learning_rate=0.5, warmup_steps=0)
+        table["pairs"][0] |= {"temperature": 0.05, "min_temperature": 0.05}
+        train(parse_recipe(table), tmp_path)
+        temperatures = [
+            r["pairs"]["toy_signal-toy_words"]["temperature"] for r in metrics(tmp_path)
+        ]
+        assert all(0.05 - 1e-6 <= t <= 1 + 1e-6 for t in temperatures)
+
+
+class TestResume:
+    @pytest.mark.parametrize("frozen", [None, "toy_words", "toy_signal"])
+    def test_a_killed_run_goes_on_as_if_nothing_had_happened(
+        self, tmp_path: Path, frozen: str | None
+    ) -> None:
+        settings = {"num_steps": 12, "checkpoint_every": 4, "log_every": 1, "weight_average": 0.9}
+        towers: dict[str, Any] = {"toy_words": {"frozen": frozen == "toy_words"}, **NOISY}
+        if frozen == "toy_signal":
+            towers["toy_signal"] = {"frozen": True}
+        whole = train(recipe(towers, **settings), tmp_path / "whole")
+        for stop in (3, 6, 11):
+            with pytest.raises(StopError):
+                train(
+                    recipe(towers, **settings),
+                    tmp_path / "killed",
+                    resume=stop != 3,
+                    listener=stop_at(stop),
+                )
+        again = train(recipe(towers, **settings), tmp_path / "killed", resume=True)
+        assert exact(tmp_path / "killed") == exact(tmp_path / "whole")
+        assert equal(again, whole)
+        assert load(tmp_path / "killed").fingerprint() == load(tmp_path / "whole").fingerprint()
+
+    def test_a_finished_run_is_given_back(self, tmp_path: Path) -> None:
+        first = train(recipe(num_steps=2), tmp_path)
+        again = train(recipe(num_steps=2), tmp_path, resume=True)
+        assert again.fingerprint() == first.fingerprint()
+        assert not again.training
+
+    def test_a_finished_run_can_be_extended(self, tmp_path: Path) -> None:
+        train(recipe(num_steps=2, log_every=1), tmp_path)
+        train(recipe(num_steps=4, log_every=1), tmp_path, resume=True)
+        assert [record["step"] for record in metrics(tmp_path)] == [1, 2, 3, 4]
+
+    def test_killed_between_the_last_checkpoint_and_the_model(self, tmp_path: Path) -> None:
+        first = train(recipe(num_steps=2, weight_average=0.5), tmp_path)
+        (tmp_path / "config.json").unlink()
+        (tmp_path / "model.safetensors").unlink()
+        train(recipe(num_steps=2, weight_average=0.5), tmp_path, resume=True)
+        assert load(tmp_path).fingerprint() == first.fingerprint()
+
+    def test_another_run_is_not_overwritten(self, tmp_path: Path) -> None:
+        train(recipe(num_steps=2), tmp_path)
+        with pytest.raises(TrainingError, match=r"already holds a run; go on with it \(--resume\)"):
+            train(recipe(num_steps=2), tmp_path)
+
+
+class TestFrozen:
+    def test_a_frozen_encoder_does_not_change(self, tmp_path: Path) -> None:
+        wanted = recipe({"toy_words": {"frozen": True}}, num_steps=3)
+        torch.manual_seed(wanted.seed)
+        before = weights(build(wanted))
+        after = weights(train(wanted, tmp_path))
+        for name, tensor in after.items():
+            frozen = name.startswith("towers.toy_words.encoder")
+            assert tensor.equal(before[name]) == frozen, name
+
+    def test_its_features_are_computed_once_an_input(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        counted: list[int] = []
+        forward = toy.Mlp.forward
+
+        def counting(self: toy.Mlp, batch: Tensor) -> Tensor:
+            counted.append(len(batch))
+            return forward(self, batch)
+
+        monkeypatch.setattr(toy.Mlp, "forward", counting)
+        encoder = {"name": "mlp", "window_seconds": 8.0, "dropout": 0.5}
+        train(recipe({"toy_signal": {"frozen": True, "encoder": encoder}}), tmp_path)
+        source = toy.ToyPairs()
+        windows = sum(-(-len(source[i]["toy_signal"]) // 8) for i in range(len(source)))
+        assert sum(counted) <= windows
+        assert sum(counted) > len(source)
+
+
+class TestWeightAverage:
+    def test_it_is_what_is_saved(self, tmp_path: Path) -> None:
+        plain = train(recipe(num_steps=6), tmp_path / "plain")
+        average = train(recipe(num_steps=6, weight_average=0.9), tmp_path / "average")
+        assert not equal(plain, average)
+        assert load(tmp_path / "average").fingerprint() == average.fingerprint()
+
+
+class TestFailures:
+    def test_a_loss_that_is_not_finite(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        forward, calls = toy.Mlp.forward, []
+
+        def failing(self: toy.Mlp, batch: Tensor) -> Tensor:
+            calls.append(batch)
+            return forward(self, batch) * (float("nan") if len(calls) == 6 else 1)
+
+        monkeypatch.setattr(toy.Mlp, "forward", failing)
+        with pytest.raises(TrainingError) as caught:
+            train(recipe(checkpoint_every=2), tmp_path)
+        assert str(caught.value) == (
+            "the loss is nan at step 6; lower train.learning_rate and resume from step 4 (--resume)"
+        )
+
+    def folder(self, tmp_path: Path, num_bad: int, num_good: int) -> Recipe:
+        lines: list[str] = []
+        for i in range(num_bad + num_good):
+            name = f"{i}.toy"
+            toy.write_signal(tmp_path / name, [i, 1, 2])
+            if i < num_bad:
+                (tmp_path / name).write_text("these are words")
+            lines.append(json.dumps({"file_name": name, "toy_words": str(i)}))
+        (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+        table = toy.recipe(num_steps=8, batch_size=10)
+        table["data"]["rows"] = {"source": {"name": "manifest", "path": str(tmp_path)}}
+        return parse_recipe(table)
+
+    def test_a_few_unreadable_rows_are_set_aside(self, tmp_path: Path) -> None:
+        wanted = self.folder(tmp_path, 1, 29)
+        seen: list[StepReport] = []
+        train(wanted, tmp_path / "run", listener=seen.append)
+        (line,) = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
+        assert json.loads(line)["row"] == 0
+        assert "wants a file that begins with 'toy-signal'" in json.loads(line)["reason"]
+        assert seen[-1].unreadable == 1
+
+    def test_too_many_unreadable_rows_stop_the_run(self, tmp_path: Path) -> None:
+        wanted = self.folder(tmp_path, 3, 27)
+        with pytest.raises(DataError, match=r"data 'rows': . of 30 rows cannot be read"):
+            train(wanted, tmp_path / "run")
+        for i in range(3):
+            toy.write_signal(tmp_path / f"{i}.toy", [1, 2])
+        train(wanted, tmp_path / "run")
+        assert not (tmp_path / "run" / "quarantine.jsonl").read_text()
+
+    def test_one_row_is_no_batch(self, tmp_path: Path) -> None:
+        wanted = self.folder(tmp_path, 0, 1)
+        with pytest.raises(DataError, match="has 1 rows; a contrastive batch wants at least 2"):
+            train(wanted, tmp_path / "run")

@@ -1,0 +1,197 @@
+"""Saved models: exact, complete or refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import omnialign as oa
+from omnialign.errors import ModelError, OmniAlignError
+from omnialign.model_folder import load, save
+from omnialign.recipe import parse_recipe
+from omnialign.registry import Registry
+from omnialign.space import SharedSpace, build
+from omnialign.testing import toy
+
+pytestmark = pytest.mark.usefixtures("toys")
+SIGNALS = [torch.linspace(-1, k, 3 + 4 * k) for k in range(5)]
+
+
+@pytest.fixture
+def space() -> SharedSpace:
+    table = toy.recipe()
+    table["towers"] = {
+        "toy_signal": {
+            "encoder": {"name": "mlp", "window_seconds": 4.0, "dropout": 0.3},
+            "projection": "mlp",
+            "long_input": "truncate",
+        }
+    }
+    table["pairs"].append({"modalities": ["toy_echo", "toy_signal"], "train": "rows"})
+    torch.manual_seed(0)
+    made = build(parse_recipe(table))
+    with torch.no_grad():
+        made.log_scales["toy_signal-toy_words"].fill_(3.0)
+    return made
+
+
+@pytest.fixture
+def folder(space: SharedSpace, tmp_path: Path) -> Path:
+    space.save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_round_trip_is_exact(space: SharedSpace, folder: Path) -> None:
+    again = oa.load(folder)
+    assert again.fingerprint() == space.fingerprint()
+    assert again.config() == space.config()
+    assert not again.training
+    assert again.embed(SIGNALS, "toy_signal").equal(space.embed(SIGNALS, "toy_signal"))
+    assert again.embed(["a", "b"]).equal(space.embed(["a", "b"]))
+    assert again.logit_scale("toy_signal", "toy_words").log().item() == pytest.approx(3)
+    assert again.pairs == [("toy_signal", "toy_words"), ("toy_echo", "toy_signal")]
+
+
+def test_the_folder_holds_no_more_than_it_must(folder: Path) -> None:
+    files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    assert files == ["config.json", "model.safetensors"]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["fingerprint"] == load(folder).fingerprint()
+    assert "omnialign" not in config["towers"]
+
+
+def test_saving_again_replaces(space: SharedSpace, folder: Path) -> None:
+    with torch.no_grad():
+        space.log_scales["toy_signal-toy_words"].fill_(1.0)
+    save(space, folder)
+    assert load(folder).fingerprint() == space.fingerprint()
+
+
+def test_files_of_an_encoder_travel(
+    toys: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Vocabulary(toy.HashedWords):
+        def __init__(self, width: int = 16) -> None:
+            super().__init__(width)
+            self.words = "unknown"
+
+        def save_files(self, folder: Path) -> None:
+            (folder / "words.txt").write_text("known")
+
+        @classmethod
+        def from_files(cls, folder: Path, **options: Any) -> "Vocabulary":
+            made = cls(**options)
+            made.words = (folder / "words.txt").read_text()
+            return made
+
+    monkeypatch.setattr(toys.modality("toy_words"), "encoders", {"hashed": Vocabulary})
+    build(parse_recipe(toy.recipe())).save(tmp_path)
+    assert load(tmp_path).tower("toy_words").encoder.words == "known"
+    (tmp_path / "encoders" / "toy_words" / "words.txt").unlink()
+    with pytest.raises(ModelError, match=r"toy_words encoder 'hashed' cannot be rebuilt.*words"):
+        load(tmp_path)
+
+
+def change(key: str, value: Any) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        config[key] = value
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return apply
+
+
+def without(key: str) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        del config[key]
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return apply
+
+
+def weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        state = load_file(folder / "model.safetensors")
+        change(state)
+        save_file(state, folder / "model.safetensors")
+
+    return apply
+
+
+LAYER = "towers.toy_signal.encoder.layers.0.bias"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "config.json").unlink(), r"config\.json is missing.*--resume"),
+        (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors is missing"),
+        (lambda f: (f / "config.json").write_text("{"), r"config\.json is damaged"),
+        (lambda f: (f / "config.json").write_bytes(b"\xff"), r"config\.json is damaged"),
+        (lambda f: (f / "config.json").write_text("[]"), r"config\.json is damaged"),
+        (change("format", 2), r"config\.json has format 2; this version of OmniAlign reads 1"),
+        (change("dim", "wide"), r"config\.json: 'dim' is 'wide'"),
+        (change("towers", []), r"config\.json: 'towers'"),
+        (without("towers"), r"config\.json: 'towers' is missing"),
+        (change("preprocessing", "other"), "preprocess differently"),
+        (change("fingerprint", "other"), r"model\.safetensors holds other weights"),
+        (change("dim", 8), "preprocess differently"),
+        (
+            lambda f: (f / "model.safetensors").write_bytes(b"x" * 100),
+            r"model\.safetensors is damaged",
+        ),
+        (
+            lambda f: (f / "model.safetensors").write_bytes(
+                (f / "model.safetensors").read_bytes()[:-9]
+            ),
+            r"model\.safetensors is damaged",
+        ),
+        (weights(lambda s: s.pop(LAYER)), r"model\.safetensors does not fit .* missing \['towers"),
+        (weights(lambda s: s.update(more=torch.zeros(1))), r"unexpected \['more'\]"),
+        (
+            weights(lambda s: s.update({LAYER: torch.zeros(3)})),
+            r"of another shape \['towers\.toy_signal",
+        ),
+        (
+            weights(lambda s: s.update({LAYER: s[LAYER] + 1})),
+            r"model\.safetensors holds other weights",
+        ),
+    ],
+)
+def test_what_is_not_whole_is_refused(
+    folder: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(folder)
+    with pytest.raises(ModelError, match=message) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_modality_that_is_no_longer_installed(
+    toys: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(toys.modalities, "toy_echo")
+    with pytest.raises(OmniAlignError, match="no installed plugin provides modality 'toy_echo'"):
+        load(folder)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no model folder at .*nowhere"):
+        load(tmp_path / "nowhere")
+
+
+def test_it_never_unpickles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pickle
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("unpickled")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    load(folder)
