@@ -38,26 +38,25 @@ class Gallery:
         Args:
             source: a folder, or items.
             among: the modalities to decide between.
-            only: keep this modality alone; it also settles items that could be another's.
+            only: of a list, the modality of all items; of a folder, the only one that is kept. It
+                also settles files that could be another's.
 
         In a folder, files of no known modality are passed over; in a list they are an error.
         """
-        folder = isinstance(source, str | Path)
-        listed = _files(Path(source)) if isinstance(source, str | Path) else source
+        if not isinstance(source, str | Path):
+            named = [(only, i) if only else registry().decide(i, among) for i in source]
+            return cls([item for _, item in named], [name for name, _ in named])
         found = cls()
-        for item in listed:
+        for file in _files(Path(source)):
             try:
-                name, readable = registry().decide(item, among)
+                name, _ = registry().decide(file, among)
             except ModalityError as error:
-                if only is not None and (not folder or _has_suffix(item, only)):
-                    name, readable = only, item
-                elif folder:
-                    found.skipped[str(item)] = str(error)
+                if only is None or not _has_suffix(file, only):
+                    found.skipped[str(file)] = str(error)
                     continue
-                else:
-                    raise
+                name = only
             if only in (None, name):
-                found.items.append(readable)
+                found.items.append(file)
                 found.modalities.append(name)
         return found
 

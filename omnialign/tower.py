@@ -32,6 +32,11 @@ class Tower(nn.Module):
         long_input: LongInput,
     ) -> None:
         super().__init__()
+        if long_input == "native" and encoder.window is not None:
+            raise RecipeError(
+                f"towers.{modality.name}.long_input = 'native' wants an encoder that takes any "
+                f"length; '{name}' sees {encoder.window:g} at once: choose 'windows' or 'truncate'"
+            )
         self.modality = modality
         self.encoder = encoder
         self.projection = build_projection(projection, encoder.width, dim, modality.name)

@@ -1,8 +1,11 @@
 """The toys of `omnialign.testing.toy`, installed for one test."""
 
+import os
 from collections.abc import Iterator
 
 import pytest
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # numbers are compared bit by bit, so all on the CPU
 
 from omnialign.registry import Registry
 from omnialign.testing import toy

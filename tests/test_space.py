@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from omnialign.errors import ModalityError, OmniAlignError, ReadError
+from omnialign.errors import ModalityError, OmniAlignError, ReadError, RecipeError
 from omnialign.recipe import parse_recipe
 from omnialign.space import SharedSpace, build, pair_key
 from omnialign.testing import toy
@@ -117,9 +117,9 @@ class TestEmbed:
 
 
 class TestLongInput:
-    def long(self, policy: str, window_seconds: float = 4.0) -> SharedSpace:
-        encoder = {"name": "mlp", "window_seconds": window_seconds}
-        return make(encoder=encoder, long_input=policy)
+    def long(self, policy: str, window_seconds: float | None = 4.0) -> SharedSpace:
+        window = {} if window_seconds is None else {"window_seconds": window_seconds}
+        return make(encoder={"name": "mlp", **window}, long_input=policy)
 
     signal = torch.linspace(-1, 1, 10).square()
 
@@ -135,10 +135,14 @@ class TestLongInput:
         close(first, whole)
 
     def test_native_takes_the_whole(self) -> None:
-        native, windows = self.long("native"), self.long("windows")
+        native, windows = self.long("native", None), self.long("windows")
         vector = native.embed([self.signal], "toy_signal")
         close(vector, self.long("windows", 100.0).embed([self.signal], "toy_signal"))
         assert not torch.allclose(vector, windows.embed([self.signal], "toy_signal"), atol=1e-3)
+
+    def test_native_refuses_an_encoder_with_a_window(self) -> None:
+        with pytest.raises(RecipeError, match="choose 'windows' or 'truncate'"):
+            self.long("native")
 
 
 class TestQueries:

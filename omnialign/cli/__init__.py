@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Runs a command; a user's mistake is one message on standard error and exit status 1."""
+    # OpenMP's threads spin while they wait; beside another busy process that can halt training
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from omnialign.cli.app import app
     from omnialign.cli.output import fail
     from omnialign.errors import OmniAlignError

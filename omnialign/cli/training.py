@@ -32,7 +32,8 @@ def train(
 
     Example: `omnialign train image-text --output runs/image-text --set train.num_steps=200`
 
-    On several processes: `accelerate launch --num_processes 2 -m omnialign train …`
+    On several processes, CPUs too:
+    `accelerate launch --multi_gpu --num_processes 2 -m omnialign train …`
     """
     from omnialign.recipe import load_recipe
 

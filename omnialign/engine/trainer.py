@@ -198,25 +198,31 @@ class _Run:
             parameters["lr"] = learning_rate(recipe.train, step)
         device = self.accelerator.device
         moved = [_to_device(batch, device) for batch in batches]
-        with torch.autocast(device.type, torch.bfloat16, enabled=_bf16(recipe.train.precision)):
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=_bf16(recipe.train.precision, device)
+        ):
             loss, metrics = self.objective(moved)
-        if not torch.isfinite(loss):
-            last = self.folder.last_step()
-            raise TrainingError(
-                f"the loss is {loss.item()} at step {step + 1}; lower train.learning_rate and "
-                + (f"resume from step {last} (--resume)" if last else "start again")
-            )
+        self._refuse_non_finite("loss", loss, step)
         self.optimizer.zero_grad()
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(
             self.objective.parameters(), recipe.train.gradient_clip_norm
         )
         assert norm is not None
+        self._refuse_non_finite("gradient norm", norm, step)
         self.optimizer.step()
         self.accelerator.unwrap_model(self.objective).clamp_temperatures()
         if self.average:
             self.average.update(self.space)
         return loss.detach(), norm, metrics
+
+    def _refuse_non_finite(self, what: str, value: Tensor, step: int) -> None:
+        if not torch.isfinite(value):
+            last = self.folder.last_step()
+            raise TrainingError(
+                f"the {what} is {value.item()} at step {step + 1}; lower train.learning_rate and "
+                + (f"resume from step {last} (--resume)" if last else "start again")
+            )
 
     def _report(
         self,
@@ -244,7 +250,8 @@ class _Run:
             unreadable=unreadable,
         )
         for i, pair in enumerate(self.recipe.pairs):
-            report.pairs[f"{'-'.join(pair.modalities)}"] = {
+            name = "-".join(pair.modalities)
+            report.pairs[name if name not in report.pairs else f"{name}-{i}"] = {
                 "loss": values[1 + 2 * i],
                 "accuracy": values[2 + 2 * i],
                 "temperature": math.exp(-self.space.log_scales[pair_key(*pair.modalities)].item()),
@@ -278,15 +285,8 @@ def _to_device(batch: PairBatch, device: torch.device) -> PairBatch:
     return PairBatch(**{name: send_to_device(value, device) for name, value in vars(batch).items()})
 
 
-def _bf16(precision: str) -> bool:
-    """Whether encoders run in bf16 autocast; projections' outputs and losses stay in float32.
-
-    `auto` follows measurement: it pays on a GPU that has bf16 and on a CPU that has AMX tiles
-    (twice the speed there), and costs time on other CPUs.
-    """
-    if precision != "auto":
-        return precision == "bf16"
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(has_amx and has_amx())
+def _bf16(precision: str, device: torch.device) -> bool:
+    """Whether forward runs in bf16 autocast; the losses stay in float32."""
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bf16"

@@ -96,6 +96,8 @@ class TestSampler:
 
 @pytest.mark.usefixtures("toys")
 class TestBatches:
+    # torch advises against more workers than cores; here they are the point
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker processes")
     def test_workers_change_nothing(self) -> None:
         one, two = batches(dataset()), batches(dataset(), num_workers=2)
         assert all(same(a, b) for a, b in zip(one, two, strict=True))

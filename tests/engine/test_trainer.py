@@ -139,6 +139,15 @@ class TestRun:
         assert recall(space, wanted) > 10 / 27
         assert recall(space, wanted, "toy_echo") > 10 / 27
 
+    def test_two_pairs_of_the_same_modalities_are_told_apart(self, tmp_path: Path) -> None:
+        table = toy.recipe(num_steps=1, log_every=1)
+        table["pairs"].append({**table["pairs"][0], "train": "unseen"})
+        train(parse_recipe(table), tmp_path)
+        assert set(metrics(tmp_path)[0]["pairs"]) == {
+            "toy_signal-toy_words",
+            "toy_signal-toy_words-1",
+        }
+
     @pytest.mark.parametrize("precision", ["bf16", "float32"])
     def test_precision_is_chosen_for_each_run(
         self, tmp_path: Path, precision: str, monkeypatch: pytest.MonkeyPatch
@@ -266,6 +275,20 @@ class TestFailures:
         assert str(caught.value) == (
             "the loss is nan at step 6; lower train.learning_rate and resume from step 4 (--resume)"
         )
+
+    def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        forward, calls = toy.Mlp.forward, []
+
+        def failing(self: toy.Mlp, batch: Tensor) -> Tensor:
+            calls.append(batch)
+            features = forward(self, batch)
+            return features + (features * 0).sum().sqrt() if len(calls) == 4 else features
+
+        monkeypatch.setattr(toy.Mlp, "forward", failing)
+        with pytest.raises(TrainingError, match=r"the gradient norm is nan at step 4; .* step 2"):
+            train(recipe(checkpoint_every=2), tmp_path)
 
     def folder(self, tmp_path: Path, num_bad: int, num_good: int) -> Recipe:
         lines: list[str] = []

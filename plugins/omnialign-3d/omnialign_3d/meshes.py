@@ -22,7 +22,8 @@ from omnialign_3d.cloud import PointCloud
 from omnialign_3d.sampling import sample_surface
 
 MAX_TRIANGLES = 2_000_000
-MAX_TEXTURE_PIXELS = 4096 * 4096
+MAX_TEXTURE_PIXELS = 4 * 4096 * 4096
+"""Of all textures of a file together."""
 MAX_LINKED_BYTES = 64 * 2**20
 NEUTRAL_COLOR = 0.5
 _NO_TEXTURE = -1
@@ -78,18 +79,15 @@ def read_with_trimesh(data: bytes, kind: str, folder: Path | None) -> PointCloud
     """A file of format `kind` (a suffix without its dot); linked files come from `folder` only."""
     import trimesh
 
-    with _quiet():
-        resolver: Any = FolderResolver(folder)
-        try:
+    resolver: Any = FolderResolver(folder)
+    try:
+        with _quiet():
             scene = trimesh.load_scene(
                 io.BytesIO(data), file_type=kind, resolver=resolver, process=False
             )
-        except Exception as error:
-            raise ValueError(f"it is no sound {kind.upper()} file ({error})") from error
-        try:
-            return cloud_from_trimesh(scene)
-        except (IndexError, TypeError, KeyError, AttributeError, OSError) as error:
-            raise ValueError(f"it is no sound {kind.upper()} file ({error})") from error
+    except Exception as error:
+        raise ValueError(f"it is no sound {kind.upper()} file ({error})") from error
+    return cloud_from_trimesh(scene)
 
 
 def cloud_from_trimesh(source: Any) -> PointCloud:
@@ -98,14 +96,23 @@ def cloud_from_trimesh(source: Any) -> PointCloud:
     Surfaces are sampled; bare points count only where there is no surface. Lines are left out.
 
     Raises:
-        ValueError: there is neither a surface nor a point, or there is too much of either.
+        ValueError: there is neither a surface nor a point, too much of a surface, or faces,
+            colours and textures that do not fit.
     """
+    try:
+        with _quiet():
+            return _flattened(source)
+    except (IndexError, TypeError, KeyError, AttributeError, OSError) as error:
+        raise ValueError(f"its geometry is not sound ({error})") from error
+
+
+def _flattened(source: Any) -> PointCloud:
     parts = list(_parts(source))
     meshes = [(m, g) for m, g in parts if len(getattr(g, "faces", ()))]
     num_triangles = sum(len(g.faces) for _, g in meshes)
     if num_triangles > MAX_TRIANGLES:
         raise ValueError(f"it has {num_triangles} triangles; at most {MAX_TRIANGLES} are read")
-    textures: list[NDArray[np.uint8]] = []
+    textures = _Textures()
     surfaces = [_surface(mesh, matrix, textures) for matrix, mesh in meshes]
     cloud = _sample(surfaces, textures) if surfaces else None
     return cloud or _bare_points(parts)
@@ -155,7 +162,32 @@ def _moved(vertices: NDArray[Any], matrix: Floats) -> Floats:
     return vertices.astype(np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
 
 
-def _surface(mesh: Any, matrix: Floats, textures: list[NDArray[np.uint8]]) -> Surface:
+class _Textures:
+    """Pictures `(H, W, 3)`, each once however many geometries use it."""
+
+    def __init__(self) -> None:
+        self.pixels: list[NDArray[np.uint8]] = []
+        self._layers: dict[int, int] = {}
+        self._num_pixels = 0
+
+    def layer(self, image: Any) -> int:
+        """The number of a Pillow image, which is decoded the first time."""
+        if id(image) in self._layers:
+            return self._layers[id(image)]
+        self._num_pixels += image.width * image.height
+        if self._num_pixels > MAX_TEXTURE_PIXELS:
+            raise ValueError(
+                f"its textures have more than {MAX_TEXTURE_PIXELS} pixels; make them smaller"
+            )
+        pixels = np.asarray(image.convert("RGB"))
+        is_placeholder = pixels.shape[:2] == (2, 2) and (pixels == _PLACEHOLDER_LEVEL).all()
+        self._layers[id(image)] = _NO_TEXTURE if is_placeholder else len(self.pixels)
+        if not is_placeholder:
+            self.pixels.append(pixels)
+        return self._layers[id(image)]
+
+
+def _surface(mesh: Any, matrix: Floats, textures: _Textures) -> Surface:
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     low, high = int(faces.min()), int(faces.max())
     if low < 0 or high >= len(vertices):
@@ -172,7 +204,7 @@ def _surface(mesh: Any, matrix: Floats, textures: list[NDArray[np.uint8]]) -> Su
     return Surface(triangles[sound], None if attributes is None else attributes[sound])
 
 
-def _attributes(mesh: Any, faces: NDArray[Any], textures: list[NDArray[np.uint8]]) -> Floats | None:
+def _attributes(mesh: Any, faces: NDArray[Any], textures: _Textures) -> Floats | None:
     """What is needed to colour a point of each face, `(F, 3, 6)`; None for a mesh of no colour."""
     visual = mesh.visual
     values = np.zeros((*faces.shape, 6))
@@ -182,40 +214,30 @@ def _attributes(mesh: Any, faces: NDArray[Any], textures: list[NDArray[np.uint8]
     elif visual.kind == "face":
         values[..., _COLOR] = np.asarray(visual.face_colors)[:, None, :3] / 255
     elif visual.kind == "texture":
-        texture, factor = _material(visual.material)
+        image, factor = _material(visual.material)
+        layer = _NO_TEXTURE if image is None else textures.layer(image)
         uv, tint = visual.uv, visual.vertex_attributes.get("color")
-        if texture is None and factor is None and tint is None:
+        if layer == _NO_TEXTURE and factor is None and tint is None:
             return None
         if factor is not None:
             values[..., _COLOR] *= factor
         if tint is not None:
             values[..., _COLOR] *= _unit_range(np.asarray(tint))[faces, :3]
-        if texture is not None and uv is not None:
-            values[..., _UV], values[..., _LAYER] = np.asarray(uv)[faces], len(textures)
-            textures.append(texture)
+        if layer != _NO_TEXTURE and uv is not None:
+            values[..., _UV], values[..., _LAYER] = np.asarray(uv)[faces], layer
     else:
         return None
     return values
 
 
-def _material(material: Any) -> tuple[NDArray[np.uint8] | None, Floats | None]:
-    """The texture `(H, W, 3)` and the colour `(3,)` of a material, each None where it has none."""
+def _material(material: Any) -> tuple[Any, Floats | None]:
+    """The Pillow image and the colour `(3,)` of a material, each None where it has none."""
     if hasattr(material, "baseColorFactor"):
         image, color = material.baseColorTexture, material.baseColorFactor
     else:
         image = getattr(material, "image", None)
         color = material.main_color if image is None else None
-    texture = None
-    if image is not None:
-        if image.width * image.height > MAX_TEXTURE_PIXELS:
-            raise ValueError(
-                f"a texture has {image.width} × {image.height} pixels; at most "
-                f"{MAX_TEXTURE_PIXELS} are read"
-            )
-        texture = np.asarray(image.convert("RGB"))
-        if texture.shape[:2] == (2, 2) and (texture == _PLACEHOLDER_LEVEL).all():
-            texture = None
-    return texture, None if color is None else _unit_range(np.asarray(color))[:3]
+    return image, None if color is None else _unit_range(np.asarray(color))[:3]
 
 
 def _unit_range(values: NDArray[Any]) -> Floats:
@@ -225,7 +247,7 @@ def _unit_range(values: NDArray[Any]) -> Floats:
     return np.clip(values.astype(np.float64), 0, 1)
 
 
-def _sample(surfaces: list[Surface], textures: list[NDArray[np.uint8]]) -> PointCloud | None:
+def _sample(surfaces: list[Surface], textures: _Textures) -> PointCloud | None:
     """Points of all surfaces together; None where they have no area."""
     triangles = near_origin(np.concatenate([s.triangles for s in surfaces]))
     edges = np.diff(triangles, axis=1)
@@ -248,7 +270,7 @@ def _sample(surfaces: list[Surface], textures: list[NDArray[np.uint8]]) -> Point
         MAX_POINTS,
         None if attributes is None else torch.from_numpy(attributes.astype(np.float32)),
     )
-    colors = None if baked is None else torch.from_numpy(_bake(baked.numpy(), textures))
+    colors = None if baked is None else torch.from_numpy(_bake(baked.numpy(), textures.pixels))
     return PointCloud(points, colors, normals)
 
 

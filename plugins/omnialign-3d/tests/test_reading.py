@@ -206,6 +206,14 @@ class TestHostileFiles:
         tree = {"asset": {"version": "2.0"}, "nodes": nodes}
         assert "circle" in refusal(json.dumps(tree).encode())
 
+    def test_textures_that_are_too_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("omnialign_3d.meshes.MAX_TEXTURE_PIXELS", 15)
+        image = Image.new("RGB", (4, 4))
+        visual = trimesh.visual.TextureVisuals(np.zeros((8, 2)), image=image)
+        mesh = trimesh.creation.box()
+        mesh.visual = visual
+        assert "more than 15 pixels" in refusal(mesh)
+
     def test_compressed_gltf_says_what_to_do(self) -> None:
         name = "KHR_draco_mesh_compression"
         tree = {"asset": {"version": "2.0"}, "extensionsRequired": [name]}

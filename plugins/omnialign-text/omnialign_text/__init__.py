@@ -1,26 +1,30 @@
-"""Text for OmniAlign."""
+"""Text for OmniAlign: words, captions, documents."""
 
 from __future__ import annotations
 
-import io
 import unicodedata
 from collections.abc import Sequence
+from itertools import pairwise, product
 from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
 from omnialign import Claim, Modality, Preview, ReadError, Segment, hookimpl
 
-MAX_BYTES = 16 * 2**20
-"""Of a text file; a caption is a few hundred."""
+MAX_TEXT_BYTES = 16 * 2**20
+"""Of a file, or of a string in UTF-8."""
+SNIFFED_BYTES = 1024
+PREVIEW_CHARACTERS = 2000
 
 
-class TextModality(Modality[str]):
-    """Words: captions, names, documents.
+class Text(Modality[str]):
+    """Text: a `str` in Unicode normal form C, without whitespace around it.
 
-    The canonical sample is a `str` in Unicode normalisation form C, so that an accent typed as one
-    character or as two gives the same vector; nothing else is changed. Length is counted in words,
-    which are what white space separates.
+    A `str` is the text itself; a path, `bytes` or an open binary file hold UTF-8, with or without
+    a byte-order mark. Windows line ends become line feeds. Refused with a `ReadError`: empty text,
+    NUL characters (binary data), invalid UTF-8, lone surrogates, more than `MAX_TEXT_BYTES`.
+
+    The unit of `segments` is the UTF-8 byte.
     """
 
     name = "text"
@@ -30,74 +34,166 @@ class TextModality(Modality[str]):
     templates = ("{}",)
     augmentations: ClassVar = {
         "word_dropout": "omnialign_text.augmentations:WordDropout",
-        "lower_case": "omnialign_text.augmentations:LowerCase",
+        "case": "omnialign_text.augmentations:Case",
+        "typos": "omnialign_text.augmentations:Typos",
     }
     encoders: ClassVar = {
-        "transformer": "omnialign_text.hashed:TransformerEncoder",
-        "ngrams": "omnialign_text.hashed:NgramsEncoder",
-        "transformers": "omnialign_text.pretrained:PretrainedEncoder",
+        "transformer": "omnialign_text.transformer:TransformerText",
+        "ngrams": "omnialign_text.ngrams:NGramText",
+        "transformers": "omnialign_text.pretrained:PretrainedText",
     }
     default_encoder = "transformer"
 
-    def read(self, source: Any) -> str:
-        """Text from a string, which is the text itself, or from a UTF-8 file, path or bytes.
+    def claim(self, source: Any) -> Claim:
+        """Any `str`, and bytes that are printable UTF-8, could be text; text files are."""
+        if isinstance(source, str):
+            return Claim.COULD
+        if isinstance(source, bytes | bytearray | memoryview):
+            return _could_be_text(bytes(source[:SNIFFED_BYTES]))
+        if hasattr(source, "read") and hasattr(source, "seek"):
+            position = source.tell()
+            head = source.read(SNIFFED_BYTES)
+            source.seek(position)
+            return _could_be_text(head) if isinstance(head, bytes) else Claim.NO
+        return super().claim(source)
 
-        Raises `ReadError` for what is empty, no UTF-8, or larger than `MAX_BYTES`.
+    def read(self, source: Any) -> str:
+        """Text from a string, which is the text itself, or from UTF-8 in a path, bytes or file.
+
+        Raises `ReadError` for what the class refuses.
         """
         text = source if isinstance(source, str) else _decoded(source)
-        if not text.strip():
-            raise ReadError(source, "the text is empty; give at least one word")
-        return unicodedata.normalize("NFC", text)
-
-    def claim(self, source: Any) -> Claim:
-        """Owns text files; any string could be text."""
-        return Claim.COULD if isinstance(source, str) else super().claim(source)
+        if "\0" in text:
+            raise ReadError(source, "wanted text, found NUL characters: this is binary data")
+        text = unicodedata.normalize("NFC", text.replace("\r\n", "\n")).strip()
+        if not text:
+            raise ReadError(source, "the text is empty; leave the row out or give it words")
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError as error:
+            raise ReadError(
+                source,
+                f"wanted Unicode text, found a lone surrogate at character {error.start}; decode "
+                "the original bytes with their own encoding",
+            ) from None
+        if size > MAX_TEXT_BYTES:
+            raise ReadError(source, _too_large(size))
+        return text
 
     def segments(self, sample: str, window: float) -> list[Segment[str]]:
-        """Consecutive stretches of at most `window` words."""
-        words = sample.split()
-        size = max(1, int(window))
-        if len(words) <= size:
-            return [Segment(sample)]
-        return [Segment(" ".join(words[i : i + size])) for i in range(0, len(words), size)]
+        """Cuts a text into stretches of at most `window` UTF-8 bytes that join to the same text.
+
+        A cut falls behind whitespace where the stretch holds any, else between two characters,
+        and never between a letter and its combining marks or inside a joined emoji unless that
+        alone is longer than the window. A character longer than the window stands alone.
+        """
+        cuts = [0]
+        while cuts[-1] < len(sample):
+            cuts.append(_next_cut(sample, cuts[-1], window))
+        return [Segment(sample[i:j]) for i, j in pairwise(cuts)]
 
     def preview(self, sample: str) -> Preview:
-        """The first 500 characters."""
-        return Preview("text/plain", sample[:500].encode())
+        """The text itself, cut after `PREVIEW_CHARACTERS` characters."""
+        rest = len(sample) - PREVIEW_CHARACTERS
+        more = f"… ({rest} more characters)" if rest > 0 else ""
+        return Preview("text/plain; charset=utf-8", (sample[:PREVIEW_CHARACTERS] + more).encode())
 
     def example_samples(self, n: int) -> Sequence[str]:
-        """Short captions."""
-        things = ("circle", "dog", "red car", "old wooden bridge", "piano")
-        places = ("in the rain", "on a hill", "at night")
-        return [f"{i + 1} {things[i % 5]} {places[i // 5 % 3]}" for i in range(n)]
+        """Captions of two things and how they lie; numbered once the combinations are used up."""
+        things = [
+            f"{count} {size} {colour} {kind}"
+            for kind, count, size, colour in product(
+                ("circles", "squares", "stars"),
+                ("two", "three", "four"),
+                ("small", "large"),
+                ("red", "blue", "green"),
+            )
+        ]
+        relations = ("left of", "above", "inside")
+        captions: list[str] = []
+        for i in range(n):
+            lap, k = divmod(i, len(things))
+            thing, other = things[k], things[(7 * k + 1) % len(things)]
+            number = f", drawing {lap + 1}" if lap else ""
+            captions.append(f"{thing} {relations[k % 3]} {other}{number}")
+        return captions
 
 
 def _decoded(source: Any) -> str:
-    if isinstance(source, PathLike):
-        path = Path(source)
+    """The UTF-8 text of a path, bytes or an open binary file."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+    elif isinstance(source, PathLike):
         try:
-            size = path.stat().st_size
-            data = path.read_bytes() if size <= MAX_BYTES else b""
+            with Path(source).open("rb") as file:
+                data = file.read(MAX_TEXT_BYTES + 1)
         except OSError as error:
-            raise ReadError(source, f"{error.strerror or error}") from None
-    elif isinstance(source, bytes | bytearray):
-        size, data = len(source), bytes(source)
-    elif isinstance(source, io.IOBase) or hasattr(source, "read"):
-        data = source.read(MAX_BYTES + 1)
-        size = len(data)
+            raise ReadError(source, f"{error.strerror}; wanted a text file") from None
+    elif hasattr(source, "read"):
+        data = source.read(MAX_TEXT_BYTES + 1)
+        if not isinstance(data, bytes):
+            raise ReadError(source, "wanted a file opened in binary mode ('rb')")
     else:
-        raise ReadError(source, "wants a str, or the path, bytes or open file of a UTF-8 text")
-    if size > MAX_BYTES:
-        raise ReadError(source, f"larger than {MAX_BYTES >> 20} MiB; split the text")
+        raise ReadError(source, "wanted a str, a path, bytes or an open binary file of UTF-8 text")
+    if len(data) > MAX_TEXT_BYTES:
+        raise ReadError(source, _too_large(len(data)))
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ReadError(source, f"not UTF-8 text ({error.reason} at byte {error.start})") from None
-    if "\0" in text:
-        raise ReadError(source, "binary data, not text")
-    return text
+        raise ReadError(
+            source,
+            f"wanted UTF-8 text, found byte 0x{error.object[error.start]:02x} at {error.start}: "
+            "binary data, or another encoding; convert it to UTF-8",
+        ) from None
+
+
+def _too_large(size: int) -> str:
+    return f"wanted at most {MAX_TEXT_BYTES} bytes of text, found {size} or more; split it"
+
+
+def _could_be_text(head: bytes) -> Claim:
+    """COULD where a file's first bytes are printable UTF-8, which may end inside a character."""
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data":
+            return Claim.NO
+        text = error.object[: error.start].decode()
+    control = any(ord(c) < 32 and c not in "\t\n\r\f" for c in text)
+    return Claim.NO if control or not text.strip() else Claim.COULD
+
+
+def _next_cut(text: str, start: int, window: float) -> int:
+    """Index of the first character that no longer belongs to the stretch that begins at `start`."""
+    end, size = start, 0
+    while end < len(text) and (size := size + _utf8_length(text[end])) <= window:
+        end += 1
+    if end == len(text):
+        return end
+    end = max(end, start + 1)
+    behind_space = next((i for i in range(end, start, -1) if text[i - 1].isspace()), None)
+    between = next((i for i in range(end, start, -1) if not _joined(text, i)), None)
+    return behind_space or between or end
+
+
+def _utf8_length(character: str) -> int:
+    code = ord(character)
+    return 1 + (code > 0x7F) + (code > 0x7FF) + (code > 0xFFFF)
+
+
+def _joined(text: str, index: int) -> bool:
+    """Whether a cut before `index` would part what a reader sees as one character."""
+    if index == len(text):
+        return False
+    after = text[index]
+    return (
+        unicodedata.category(after).startswith("M")
+        or "\U0001f3fb" <= after <= "\U0001f3ff"
+        or "\u200d" in (after, text[index - 1])
+    )
 
 
 @hookimpl
-def omnialign_modalities() -> list[TextModality]:
-    return [TextModality()]
+def omnialign_modalities() -> Sequence[Modality[Any]]:
+    """The one modality `text`."""
+    return [Text()]
