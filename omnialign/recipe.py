@@ -76,13 +76,13 @@ class Tower(_Table):
 class Data(_Table):
     """A source of rows, named so that pairs and evaluations can share it."""
 
-    source: Choice
+    source: Choice = Field(description="Where the rows come from, with the source's options.")
 
 
 class Rows(_Table):
     """Some rows of a data table. A bare string takes them all."""
 
-    data: str
+    data: str = Field(description="The name of a data table.")
     where: dict[str, Scalar | list[Scalar]] = Field(
         default_factory=dict[str, Scalar | list[Scalar]],
         description="Keep rows whose column has this value, or one of these.",
@@ -105,7 +105,7 @@ class Pair(_Table):
     """Two modalities that are aligned with each other."""
 
     modalities: ModalityPair
-    train: Rows
+    train: Rows = Field(description="The rows to learn from.")
     test: Rows | None = Field(
         default=None, description="Held-out rows: retrieval in both directions."
     )
@@ -188,14 +188,19 @@ class Train(_Table):
 class Recipe(_Table):
     """A whole recipe."""
 
-    description: str = ""
-    seed: int = Field(default=0, ge=0)
-    space: Space = Space()
-    towers: dict[str, Tower] = Field(default_factory=dict[str, Tower])
-    data: dict[str, Data]
-    pairs: list[Pair] = Field(min_length=1)
-    evaluations: list[Evaluation] = Field(default_factory=list[Retrieval | ZeroShot])
-    train: Train = Train()
+    description: str = Field(default="", description="One line, for lists and reports.")
+    seed: int = Field(default=0, ge=0, description="Of everything that is random.")
+    space: Space = Field(default=Space(), description="The shared space.")
+    towers: dict[str, Tower] = Field(
+        default_factory=dict[str, Tower], description="By modality; defaults for the rest."
+    )
+    data: dict[str, Data] = Field(description="Sources by a name of your own.")
+    pairs: list[Pair] = Field(min_length=1, description="What is aligned with what.")
+    evaluations: list[Evaluation] = Field(
+        default_factory=list[Retrieval | ZeroShot],
+        description="Measured besides the test rows of every pair.",
+    )
+    train: Train = Field(default=Train(), description="How the run goes.")
 
     def modalities(self) -> list[str]:
         """All modalities that are trained, in order of appearance."""

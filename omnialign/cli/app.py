@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from omnialign.cli.demo import demo
 from omnialign.cli.listing import plugins, recipes
+from omnialign.cli.output import out
 from omnialign.cli.query import classify, embed, search
 from omnialign.cli.training import evaluate, train
 
@@ -17,6 +20,25 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     add_completion=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from omnialign import __version__
+
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version
+
+
 app.command()(demo)
 app.command()(train)
 app.command()(evaluate)

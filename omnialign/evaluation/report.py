@@ -100,8 +100,8 @@ def embed_preview(preview: Preview, description: str) -> str:
     data = f"data:{preview.mime};base64,{base64.b64encode(preview.data).decode()}"
     if preview.mime.startswith("image/"):
         return f'<img src="{data}" alt="{description}">'
-    kind = "video" if preview.mime.startswith("video/") else "audio"
-    return f'<{kind} controls preload="none" src="{data}" aria-label="{description}"></{kind}>'
+    player = preview.mime.partition("/")[0]
+    return f'<{player} controls preload="none" src="{data}" aria-label="{description}"></{player}>'
 
 
 def _retrieval_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
