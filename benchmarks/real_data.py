@@ -170,8 +170,14 @@ def write(output: Path, page: Path) -> None:
         "| 1-NN floor | reach | minutes a run |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
+    missing: list[str] = []
     for task in TASKS:
-        table += rows(output, task)
+        found = rows(output, task)
+        table += found
+        if len(found) < len(task.metrics) * len(variants(task)):
+            missing.append(task.recipe)
+    if missing:
+        table += ["", f"Not run yet, or not in both variants: {', '.join(missing)}."]
     page.write_text(head + "\n" + "\n".join(table) + "\n", "utf-8")
 
 

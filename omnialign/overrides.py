@@ -1,4 +1,4 @@
-"""What is done to a recipe's table before it is checked: paths are anchored, `--set` is applied."""
+"""A recipe's table before it is checked: it is read, paths are anchored, `--set` is applied."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from omnialign.errors import RecipeError
 
 _BARE = {"train": "data", "test": "data", "rows": "data"}
 """What a bare string at these keys stands for; elsewhere it is the name of a choice."""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file as a table; raises `RecipeError` that names the file and the fault."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read: {error}") from None
 
 
 def anchor_paths(table: Any, folder: Path) -> None:

@@ -6,7 +6,6 @@ and against what is installed, so that a slip is found before any work begins.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,10 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from omnialign.contract import LongInput
 from omnialign.errors import PluginError, RecipeError, choices
 from omnialign.options import check_options, explain, options_model
-from omnialign.overrides import anchor_paths, apply_override
+from omnialign.overrides import anchor_paths, apply_override, read_toml
 from omnialign.registry import Registry, registry
 
 Scalar = str | int | float | bool
+Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive"]
 
 
 class _Table(BaseModel):
@@ -113,7 +113,9 @@ class Pair(_Table):
     temperature: float = Field(
         default=0.07, gt=0, description="Where the learned temperature starts."
     )
-    min_temperature: float = Field(default=0.01, gt=0, description="The clamp of the temperature.")
+    min_temperature: float = Field(
+        default=0.01, gt=0, le=1, description="The clamp of the temperature."
+    )
 
 
 class Retrieval(_Table):
@@ -182,7 +184,9 @@ class Train(_Table):
     max_unreadable: float = Field(
         default=0.05, ge=0, le=1, description="Share of unreadable rows above which the run stops."
     )
-    trackers: list[str] = Field(default_factory=lambda: ["tensorboard"])
+    trackers: list[Tracker] = Field(
+        default_factory=lambda: ["tensorboard"], description="Of accelerate; [] for none."
+    )
 
 
 class Recipe(_Table):
@@ -225,12 +229,7 @@ def load_recipe(
     directory. Raises `RecipeError` with every fault.
     """
     path = find_recipe(source)
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
+    table = read_toml(path)
     anchor_paths(table, path.parent.resolve())
     for override in overrides:
         apply_override(table, override)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
@@ -53,7 +56,8 @@ class Registry:
             plugin = Plugin(entry.name, dist.name if dist else "", dist.version if dist else "")
             self.plugins.append(plugin)
             try:
-                module = entry.load()
+                with redirect_stdout(sys.stderr):  # standard output is for results
+                    module = entry.load()
             except KeyboardInterrupt:
                 raise
             except SystemExit as error:
@@ -110,6 +114,11 @@ class Registry:
         missing = [n for n in ("name", "encoders", "default_encoder") if not hasattr(kind, n)]
         if missing:
             raise PluginError(f"{kind.__qualname__} does not set {', '.join(missing)}")
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", modality.name):
+            raise PluginError(
+                f"{kind.__qualname__}.name is '{modality.name}'; it wants lower-case letters, "
+                "digits and underscores"
+            )
         if modality.default_encoder not in modality.encoders:
             raise PluginError(
                 f"{kind.__qualname__}.default_encoder is '{modality.default_encoder}'; "
@@ -183,12 +192,17 @@ class Registry:
             raise ModalityError(
                 f"{describe(item)} is {kind}; if it is the data itself, pass modality=..."
             )
-        claims = {name: self.modality(name).claim(item) for name in allowed}
+        claims = {name: self._claim(name, item) for name in allowed}
         best = max(claims.values(), default=Claim.NO)
         names = [name for name, claim in claims.items() if claim == best]
         if best == Claim.NO:
             others = [n for n in self.modalities if n not in claims]
-            owner = [n for n in others if self.modalities[n].claim(item) > Claim.NO]
+            owner = [n for n in others if self._claim(n, item) != Claim.NO]
+            if not owner and isinstance(item, PathLike):
+                head = _head(Path(item))
+                names = [n for n in allowed if self._claim(n, head) == Claim.OWNS]
+                if len(names) == 1:
+                    return names[0], item
             hint = f" ({', '.join(owner)} would, but is not in this model)" if owner else ""
             raise ModalityError(
                 f"no modality claims {describe(item)}{hint}; pass modality=..., "
@@ -196,18 +210,38 @@ class Registry:
             )
         if len(names) > 1:
             raise ModalityError(
-                f"{describe(item)} could be {' or '.join(names)}; pass modality='{names[0]}' "
-                f"or modality='{names[1]}'"
+                f"{describe(item)} could be {' or '.join(names)}; pass "
+                + " or ".join(f"modality='{name}'" for name in names)
             )
         return names[0], item
+
+    def _claim(self, name: str, item: Any) -> Claim:
+        """A claim that fails counts as none, and stays visible."""
+        try:
+            return self.modalities[name].claim(item)
+        except Exception as error:
+            for plugin in self.plugins:
+                if name in plugin.modalities:
+                    plugin.problem = f"{name}.claim failed ({type(error).__name__}: {error})"
+            return Claim.NO
 
     def _as_path(self, item: Any) -> Any:
         if not isinstance(item, str) or "\n" in item or len(item) > 1024:
             return item
         suffix = Path(item).suffix.lower()
         known = any(suffix in modality.suffixes for modality in self.modalities.values())
-        meant = known and not any(c.isspace() for c in item)
-        return Path(item) if suffix and (meant or os.path.isfile(item)) else item
+        meant = bool(suffix) and known and not any(c.isspace() for c in item)
+        is_folder = os.sep in item and os.path.isdir(item)
+        return Path(item) if meant or is_folder or os.path.isfile(item) else item
+
+
+def _head(path: Path) -> bytes:
+    """The first bytes of a file: where its suffix is nobody's, a modality may own its content."""
+    try:
+        with path.open("rb") as file:
+            return file.read(65536)
+    except OSError:
+        return b""
 
 
 def _returned(manager: pluggy.PluginManager, hook: str, kind: type[Any], default: Any) -> Any:

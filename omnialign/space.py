@@ -16,7 +16,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from omnialign.contract import Claim
-from omnialign.errors import ModalityError, OmniAlignError, ReadError
+from omnialign.errors import ModalityError, OmniAlignError, ReadError, RecipeError
 from omnialign.gallery import Gallery, Hit
 from omnialign.recipe import Recipe
 from omnialign.registry import registry
@@ -203,8 +203,8 @@ class SharedSpace(nn.Module):
             modality: of the item; decided by the plugins if None.
             templates: prompts with `{}`.
         """
-        if not labels:
-            raise OmniAlignError("classify wants at least one label")
+        if isinstance(labels, str) or len(set(labels)) < 2 or len(set(labels)) < len(labels):
+            raise OmniAlignError(f"classify wants two or more different labels; got {labels!r}")
         name, readable = self._decide(item, modality)
         prompts = self.embed_prompts(labels, templates)
         logits = self.logit_scale(name, self.words).detach().cpu() * (
@@ -227,6 +227,8 @@ class SharedSpace(nn.Module):
 
     def embed_prompts(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
         """One unit vector a label, `(n, D)`: the mean over its prompts."""
+        if not templates or not all("{}" in template for template in templates):
+            raise OmniAlignError(f"templates want {{}} in every one of them; got {templates!r}")
         prompts = [t.replace("{}", label) for label in labels for t in templates]
         vectors = self.embed(prompts, self.words).view(len(labels), len(templates), self.dim)
         return nn.functional.normalize(vectors.mean(1), dim=-1)
@@ -283,7 +285,7 @@ class SharedSpace(nn.Module):
     def preprocessing_fingerprint(self) -> str:
         """A hash of everything that turns an item into encoder inputs."""
         described = {
-            name: [repr(self.tower(name).encoder.preprocess), self.tower(name).encoder.window]
+            name: [self.tower(name).stated_preprocess(), self.tower(name).encoder.window]
             for name in self.modalities
         }
         return _digest(json.dumps([described, self.config()], sort_keys=True).encode())
@@ -319,9 +321,18 @@ def build(recipe: Recipe) -> SharedSpace:
         assert wanted.encoder is not None
         assert wanted.long_input is not None
         kind = plugins.encoder(name, wanted.encoder.name)
+        try:
+            encoder = kind(**wanted.encoder.options)
+        except OmniAlignError:
+            raise
+        except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise RecipeError(
+                f"towers.{name}: encoder '{wanted.encoder.name}' cannot be built with "
+                f"{wanted.encoder.options}: {error}"
+            ) from error
         towers[name] = Tower(
             plugins.modality(name),
-            kind(**wanted.encoder.options),
+            encoder,
             name=wanted.encoder.name,
             options=wanted.encoder.options,
             dim=recipe.space.dim,
@@ -333,7 +344,12 @@ def build(recipe: Recipe) -> SharedSpace:
 
 
 def _as_list(items: Items | str | Path) -> list[Any]:
-    """One item alone is a list of one: only lists, tuples and the like hold several."""
+    """One item alone is a list of one: only lists, tuples and the like hold several.
+
+    A tuple of an array and a number is one item with its rate.
+    """
+    if isinstance(items, tuple) and len(items) == 2 and isinstance(items[1], int | float):
+        return [items]
     if isinstance(items, Sequence) and not isinstance(items, str | bytes | bytearray | memoryview):
         return list(items)
     return [items]

@@ -5,6 +5,7 @@ Axes: n items, w width of features, D dim.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from omnialign.contract import LongInput, Modality
 from omnialign.data.pipeline import Pipeline
 from omnialign.encoder import Encoder
-from omnialign.errors import RecipeError
+from omnialign.errors import PluginError, RecipeError
 
 
 class Tower(nn.Module):
@@ -56,6 +57,19 @@ class Tower(nn.Module):
             window=self.encoder.window,
             long_input=self.config["long_input"],
         )
+
+    def stated_preprocess(self) -> str:
+        """What turns a sample into an input, in words that are the same in every process."""
+        preprocess: Any = self.encoder.preprocess
+        if inspect.isfunction(preprocess):
+            return f"{preprocess.__module__}.{preprocess.__qualname__}"
+        stated = repr(preprocess)
+        if " at 0x" in stated:
+            raise PluginError(
+                f"{type(self.encoder).__qualname__}.preprocess is {stated}, which says nothing of "
+                "its settings; make it a plain function or a frozen dataclass"
+            )
+        return stated
 
     def forward(self, batch: Any) -> Tensor:
         """A collated batch to unit vectors `(n, D)`."""

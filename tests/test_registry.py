@@ -249,3 +249,30 @@ def test_a_modality_outside_of_the_model_is_named(plugins: Registry, tmp_path: P
     path = toy.write_signal(tmp_path / "a.toy", [0, 1])
     with pytest.raises(ModalityError, match="toy_signal would, but is not in this model"):
         plugins.decide(path, ["toy_words"])
+
+
+def test_content_decides_where_no_suffix_does(plugins: Registry, tmp_path: Path) -> None:
+    signal = toy.write_signal(tmp_path / "rising.toy", [0, 1])
+    for name in ("recording", "rising.toy.bak"):
+        path = tmp_path / name
+        path.write_bytes(signal.read_bytes())
+        assert plugins.decide(str(path)) == ("toy_signal", path)
+
+
+def test_a_claim_that_fails_stops_no_other(plugins: Registry, tmp_path: Path) -> None:
+    class Failing(toy.ToySignal):
+        name = "failing"
+
+        def claim(self, source: Any) -> Claim:
+            raise KeyError("oops")
+
+    class Module:
+        @hookimpl
+        def omnialign_modalities(self) -> list[Any]:
+            return [Failing()]
+
+    added = plugins.add(Module(), "failing")
+    path = toy.write_signal(tmp_path / "a.toy", [0, 1])
+    assert plugins.decide(path) == ("toy_signal", path)
+    assert added.problem is not None
+    assert "failing.claim failed (KeyError: 'oops')" in added.problem

@@ -1,12 +1,13 @@
 """Projections onto the unit sphere."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from omnialign.errors import RecipeError
+from omnialign.errors import PluginError, RecipeError
 from omnialign.testing import toy
 from omnialign.tower import Tower, build_projection
 
@@ -57,3 +58,16 @@ def test_it_knows_how_it_was_made() -> None:
     pipeline = tower("mlp").pipeline
     assert pipeline.augmentations == ()
     assert pipeline.long_input == "windows"
+
+
+def doubled(sample: Any) -> Any:
+    return 2 * sample
+
+
+def test_preprocessing_is_stated_without_addresses() -> None:
+    made = tower("linear")
+    made.encoder.preprocess = doubled
+    assert made.stated_preprocess() == f"{__name__}.doubled"
+    made.encoder.preprocess = partial(doubled)
+    with pytest.raises(PluginError, match="plain function or a frozen dataclass"):
+        made.stated_preprocess()

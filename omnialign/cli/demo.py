@@ -26,6 +26,8 @@ def demo(
 ) -> None:
     """Train on generated scenes, evaluate, ask in words, and write a report.
 
+    A demo that was stopped goes on; of a finished one only the questions are asked again.
+
     Example: `omnialign demo --output runs/demo`
     """
     from omnialign.recipe import load_recipe
@@ -36,7 +38,7 @@ def demo(
     with training_progress() as (show, _):
         from omnialign.engine import train
 
-        train(recipe, output, listener=show)
+        train(recipe, output, resume=True, listener=show)
 
     from omnialign.evaluation import evaluate_run
     from omnialign.evaluation.answers import ask, gather_shelves, sample_queries

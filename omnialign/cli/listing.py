@@ -87,9 +87,12 @@ def show(
 
     Example: `omnialign recipes show audio-text --resolved`
     """
+    from omnialign.overrides import read_toml
     from omnialign.recipe import find_recipe, load_recipe, to_toml
 
-    text = to_toml(load_recipe(name)) if resolved else find_recipe(name).read_text("utf-8")
+    file = find_recipe(name)
+    read_toml(file)
+    text = to_toml(load_recipe(file)) if resolved else file.read_text("utf-8")
     out.file.write(text)
 
 

@@ -28,6 +28,8 @@ def search(
     from omnialign.gallery import Gallery
 
     space = oa.load(model)
+    if modality is not None:
+        space.tower(modality)
     found = Gallery.gather(gallery, space.modalities, modality)
     if not found.items:
         raise oa.OmniAlignError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -38,6 +39,8 @@ def train(
     from omnialign.recipe import load_recipe
 
     checked = load_recipe(recipe, overrides or [])
+    if resume and is_main_process() and not any(output.glob("checkpoints/step-*")):
+        note(f"no checkpoint in {output}: starting at step 0")
     with training_progress() as (show, last):
         from omnialign.engine import train as run
 
@@ -54,7 +57,7 @@ def train(
             }
         )
     else:
-        note(f"The run is in {output}. Next: omnialign evaluate {output}")
+        note(f"The run is in {output}. Next: omnialign evaluate {shlex.quote(str(output))}")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from typing import Any
 from accelerate import Accelerator
 
 from omnialign.errors import TrainingError
+from omnialign.overrides import read_toml
 from omnialign.recipe import Recipe, parse_recipe, to_toml
 from omnialign.registry import registry
 
@@ -67,6 +68,11 @@ class RunFolder:
                     "another --output"
                 )
             self._refuse_changes(recipe, recipe_file)
+            if step > recipe.train.num_steps:
+                raise TrainingError(
+                    f"the run in '{self.path}' has done {step} steps; train.num_steps = "
+                    f"{recipe.train.num_steps} is behind that"
+                )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             recipe_file.write_text(to_toml(recipe), "utf-8")
@@ -79,9 +85,7 @@ class RunFolder:
         return step
 
     def _refuse_changes(self, recipe: Recipe, recipe_file: Path) -> None:
-        import tomllib
-
-        before = parse_recipe(tomllib.loads(recipe_file.read_text("utf-8")), str(recipe_file))
+        before = parse_recipe(read_toml(recipe_file), str(recipe_file))
         old, new = (_flat(r.model_dump(mode="json", exclude_none=True)) for r in (before, recipe))
         changed = [
             key
@@ -97,7 +101,12 @@ class RunFolder:
 
     def last_step(self) -> int:
         """The step of the newest complete checkpoint; 0 without one."""
-        return max((_checkpoint_step(p) for p in self.checkpoints.glob("step-*")), default=0)
+        return max((int(path.name[5:]) for path in self._saved()), default=0)
+
+    def _saved(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        found = self.checkpoints.glob("step-*")
+        return sorted(path for path in found if path.name[5:].isdigit())
 
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:08d}"
@@ -112,7 +121,7 @@ class RunFolder:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             os.replace(partial, self.checkpoint(step))
-            for old in sorted(self.checkpoints.glob("step-*"))[:-keep]:
+            for old in self._saved()[:-keep]:
                 shutil.rmtree(old)
         accelerator.wait_for_everyone()
 
@@ -131,10 +140,6 @@ def environment_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _checkpoint_step(path: Path) -> int:
-    return int(path.name.removeprefix("step-"))
 
 
 def _keep_lines(file: Path, wanted: Callable[[Any], bool]) -> None:

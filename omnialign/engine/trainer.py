@@ -132,10 +132,19 @@ class _Run:
         saved_too = [*([self.average] if self.average else []), *objective.frozen.values()]
         self.accelerator.register_for_checkpointing(*saved_too)
         if self.first_step:
-            self.accelerator.load_state(str(self.folder.checkpoint(self.first_step)))
+            self._load(self.folder.checkpoint(self.first_step))
         if train.trackers:
             self.accelerator.init_trackers("tracking")
         self.objective.train()
+
+    def _load(self, checkpoint: Path) -> None:
+        try:
+            self.accelerator.load_state(str(checkpoint))
+        except Exception as error:
+            raise TrainingError(
+                f"checkpoint {checkpoint} is damaged ({type(error).__name__}: {error}); delete it "
+                "to go on from the one before"
+            ) from error
 
     def _loaders(
         self, space: SharedSpace
@@ -286,7 +295,13 @@ def _to_device(batch: PairBatch, device: torch.device) -> PairBatch:
 
 
 def _bf16(precision: str, device: torch.device) -> bool:
-    """Whether forward runs in bf16 autocast; the losses stay in float32."""
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return precision == "bf16"
+    """Whether forward runs in bf16 autocast; the losses stay in float32.
+
+    `auto` takes it where it was measured to pay: on a GPU that has it, and on a CPU with AMX tiles.
+    """
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return device.type == "cpu" and has_amx is not None and has_amx()

@@ -6,7 +6,6 @@ Axes: n items, D dim.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -20,6 +19,7 @@ from omnialign.data.rows import Item, PairRows
 from omnialign.errors import DataError, ModelError, OmniAlignError
 from omnialign.evaluation.metrics import Estimate, correct, estimate, retrieval
 from omnialign.model_folder import load
+from omnialign.overrides import read_toml
 from omnialign.recipe import Recipe, Retrieval, ZeroShot, parse_recipe
 from omnialign.registry import registry
 from omnialign.space import SharedSpace, pair_key
@@ -32,14 +32,17 @@ def run_recipe(run: str | Path) -> Recipe:
     file = Path(run) / "recipe.toml"
     if not file.is_file():
         raise ModelError(f"'{run}' is no run folder: recipe.toml is missing")
-    return parse_recipe(tomllib.loads(file.read_text("utf-8")), str(file))
+    return parse_recipe(read_toml(file), str(file))
 
 
 def evaluate_run(run: str | Path, progress: Progress | None = None) -> dict[str, Any]:
     """Evaluates a finished run on its recipe's test rows and writes `results.json` into it."""
     results = evaluate(load(run), run_recipe(run), progress)
     text = json.dumps(results, indent=2, ensure_ascii=False)
-    (Path(run) / "results.json").write_text(text + "\n", "utf-8")
+    try:
+        (Path(run) / "results.json").write_text(text + "\n", "utf-8")
+    except OSError as error:
+        raise OmniAlignError(f"cannot write {run}/results.json: {error}") from None
     return results
 
 

@@ -288,6 +288,7 @@ def recipe(**train: Any) -> dict[str, Any]:
             "learning_rate": 0.01,
             "warmup_steps": 5,
             "checkpoint_every": 1000,
+            "precision": "float32",
             "trackers": [],
             **train,
         },

@@ -8,7 +8,7 @@ import pytest
 from accelerate import Accelerator
 
 from omnialign.engine.run_folder import RunFolder, environment_versions
-from omnialign.errors import TrainingError
+from omnialign.errors import RecipeError, TrainingError
 from omnialign.recipe import Recipe, load_recipe, parse_recipe
 from omnialign.testing import toy
 
@@ -124,3 +124,24 @@ def test_old_checkpoints_are_pruned(tmp_path: Path) -> None:
     ]
     assert folder.last_step() == 100
     assert not (folder.checkpoint(10) / "rest of a killed run").exists()
+
+
+def test_fewer_steps_than_are_done_are_refused(begun: Path) -> None:
+    train = recipe().train.model_copy(update={"num_steps": 3})
+    with pytest.raises(TrainingError, match="has done 4 steps"):
+        RunFolder(begun).start(recipe().model_copy(update={"train": train}), resume=True)
+
+
+@pytest.mark.parametrize("damage", ["not [toml", None])
+def test_a_damaged_recipe_is_named(begun: Path, damage: str | None) -> None:
+    file = begun / "recipe.toml"
+    file.unlink()
+    if damage:
+        file.write_text(damage)
+    with pytest.raises(RecipeError, match=r"recipe\.toml"):
+        RunFolder(begun).start(recipe(), resume=True)
+
+
+def test_foreign_folders_among_checkpoints_do_not_count(begun: Path) -> None:
+    (begun / "checkpoints" / "step-best").mkdir()
+    assert RunFolder(begun).last_step() == 4

@@ -12,7 +12,7 @@ from torch import Tensor
 from omnialign.data.rows import PairRows
 from omnialign.engine import train
 from omnialign.engine.trainer import Listener, StepReport
-from omnialign.errors import DataError, TrainingError
+from omnialign.errors import DataError, RecipeError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe, parse_recipe
 from omnialign.space import SharedSpace, build
@@ -325,3 +325,17 @@ class TestFailures:
         wanted = self.folder(tmp_path, 0, 1)
         with pytest.raises(DataError, match="has 1 rows; a contrastive batch wants at least 2"):
             train(wanted, tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StopError):
+        train(recipe(num_steps=6, checkpoint_every=2, log_every=1), tmp_path, listener=stop_at(5))
+    (tmp_path / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"half")
+    with pytest.raises(TrainingError, match=r"step-00000004 is damaged .* delete it"):
+        train(recipe(num_steps=6, checkpoint_every=2, log_every=1), tmp_path, resume=True)
+
+
+def test_an_encoder_that_cannot_be_built_is_named(tmp_path: Path) -> None:
+    broken = recipe({"toy_signal": {"encoder": {"name": "mlp", "width": -3}}})
+    with pytest.raises(RecipeError, match=r"towers\.toy_signal: encoder 'mlp' cannot be built"):
+        train(broken, tmp_path)
