@@ -6,8 +6,7 @@ and against what is installed, so that a slip is found before any work begins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,8 +15,8 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field
 
 from omnialign.contract import LongInput
-from omnialign.errors import PluginError, RecipeError, choices
-from omnialign.options import check_options, explain, options_model
+from omnialign.errors import RecipeError, choices
+from omnialign.options import check_options, explain
 from omnialign.overrides import anchor_paths, apply_override, read_toml
 from omnialign.registry import Registry, registry
 
@@ -50,6 +49,8 @@ class Choice(BaseModel):
 
 class Space(_Table):
     """The shared space."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     dim: int = Field(default=128, ge=2, description="Dimensions of an embedding.")
 
@@ -154,6 +155,8 @@ Evaluation = Annotated[Retrieval | ZeroShot, Field(discriminator="task")]
 
 class Train(_Table):
     """How the run goes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     num_steps: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=128, ge=2, description="Of each pair, over all processes.")
@@ -264,6 +267,11 @@ def _check_against_plugins(recipe: Recipe, name: str, plugins: Registry) -> Reci
     for where, rows in _all_rows(recipe):
         if rows.data not in data:
             raise RecipeError(f"{name}: {where}: no data '{rows.data}'; {choices(rows.data, data)}")
+        for key in rows.columns:
+            if key not in trained:
+                raise RecipeError(
+                    f"{name}: {where}.columns: no pair trains '{key}'; {choices(key, trained)}"
+                )
     for pair in recipe.pairs:
         if pair.modalities[0] == pair.modalities[1]:
             raise RecipeError(f"{name}: a pair of '{pair.modalities[0]}' with itself")
@@ -345,54 +353,3 @@ def find_recipe(source: Path | str) -> Path:
     raise RecipeError(
         f"no recipe file '{source}', and no shipped one; {choices(str(source), shipped)}"
     )
-
-
-def recipe_schema(plugins: Registry) -> dict[str, Any]:
-    """JSON Schema of recipes, for editors: choices list what is installed, with their options."""
-    schema = Recipe.model_json_schema()
-    definitions = schema["$defs"]
-    definitions["Rows"] = {"anyOf": [{"type": "string"}, definitions["Rows"]]}
-    definitions["Data"]["properties"]["source"] = _choice_schema(plugins.sources, plugins.source)
-    tower = definitions.pop("Tower")
-    towers: dict[str, Any] = {}
-    for name, modality in sorted(plugins.modalities.items()):
-        augmentations = _choice_schema(modality.augmentations, partial(plugins.augmentation, name))
-        properties = {
-            **tower["properties"],
-            "encoder": _choice_schema(modality.encoders, partial(plugins.encoder, name)),
-            "augmentations": {"type": "array", "items": augmentations},
-        }
-        towers[name] = {**tower, "properties": properties}
-    schema["properties"]["towers"] = {
-        "type": "object",
-        "properties": towers,
-        "additionalProperties": False,
-    }
-    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
-    return schema
-
-
-def _choice_schema(names: Iterable[str], find: Callable[[str], Any]) -> dict[str, Any]:
-    """A bare name, or a table with the options of what `find` gives for it.
-
-    What cannot be imported here (an optional dependency is missing) is left out.
-    """
-    bare: list[str] = []
-    tables: list[dict[str, Any]] = []
-    for name in names:
-        try:
-            target = find(name)
-        except PluginError:
-            continue
-        bare.append(name)
-        model = options_model(target).model_json_schema()
-        tables.append(
-            {
-                "type": "object",
-                "description": (target.__doc__ or "").strip().split("\n")[0],
-                "properties": {"name": {"const": name}, **model.get("properties", {})},
-                "required": ["name", *model.get("required", [])],
-                "additionalProperties": False,
-            }
-        )
-    return {"anyOf": [{"enum": bare}, *tables]}

@@ -12,10 +12,10 @@ from omnialign.recipe import (
     Recipe,
     load_recipe,
     parse_recipe,
-    recipe_schema,
     shipped_recipes,
     to_toml,
 )
+from omnialign.recipe_schema import recipe_schema
 from omnialign.registry import Registry
 from omnialign.testing import toy
 
@@ -310,3 +310,17 @@ def _faults(value: Any, schema: dict[str, Any], root: dict[str, Any] | None = No
             elif isinstance(rest, dict):
                 faults += _faults(entry, rest, root)
     return faults
+
+
+@pytest.mark.usefixtures("toys")
+def test_a_number_in_quotes_is_no_number() -> None:
+    with pytest.raises(RecipeError, match=r"'train.num_steps' is '7'"):
+        parse_recipe(toy.recipe(num_steps="7"))
+
+
+@pytest.mark.usefixtures("toys")
+def test_columns_of_an_unknown_modality_are_refused() -> None:
+    table = toy.recipe()
+    table["pairs"][0]["train"] = {"data": "rows", "columns": {"toy_wrods": "text"}}
+    with pytest.raises(RecipeError, match=r"pairs\.0\.train\.columns: .*did you mean 'toy_words'"):
+        parse_recipe(table)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from omnialign.engine import train
 from omnialign.errors import DataError, OmniAlignError
@@ -30,20 +29,23 @@ def with_files(folder: Path, num_broken: int) -> Recipe:
         lines.append(json.dumps({"toy_signal": name, "toy_words": f"w{i}", "trend": f"t{i % 2}"}))
     (folder / "rows.jsonl").write_text("\n".join(lines))
     table = toy.recipe()
-    source = {"name": "manifest", "path": str(folder / "rows.jsonl")}
-    table["data"]["unseen"] = {"source": source}
+    path = str(folder / "rows.jsonl")
+    table["data"]["unseen"] = {"source": {"name": "manifest", "path": path}}
     table["evaluations"] = [BY_TREND]
     return parse_recipe(table)
 
 
+def unseen() -> list[Any]:
+    source = toy.ToyPairs(27, split="test")
+    return [source[i] for i in range(27)]
+
+
 def tasks(recipe: Recipe) -> list[dict[str, Any]]:
-    torch.manual_seed(0)
     return evaluate(build(recipe), recipe)["tasks"]
 
 
 def test_every_caption_of_a_row_is_a_partner() -> None:
     recipe = parse_recipe(toy.recipe())
-    torch.manual_seed(0)
     space = build(recipe)
     results = evaluate(space, recipe)
     assert results["fingerprint"] == space.fingerprint()
@@ -56,7 +58,7 @@ def test_every_caption_of_a_row_is_a_partner() -> None:
     assert there["recall@1"]["chance"] == pytest.approx(2 / 54, abs=1e-6)
     assert back["recall@1"]["chance"] == pytest.approx(1 / 27, abs=1e-6)
 
-    rows = toy.ToyPairs(27, split="test")
+    rows = unseen()
     signals = space.embed([row["toy_signal"] for row in rows], "toy_signal")
     words = space.embed([caption for row in rows for caption in row["toy_words"]], "toy_words")
     ranks = best_ranks(signals, words, [[2 * i, 2 * i + 1] for i in range(27)])
@@ -71,7 +73,6 @@ def test_zero_shot_with_templates_and_classes() -> None:
     table = toy.recipe()
     table["evaluations"] = [{**BY_TREND, "templates": templates, "classes": classes}, BY_TREND]
     recipe = parse_recipe(table)
-    torch.manual_seed(0)
     space = build(recipe)
     _, task, plain = evaluate(space, recipe)["tasks"]
     assert (task["name"], task["num_items"], task["num_classes"]) == ("toy_signal-by-trend", 27, 3)
@@ -79,7 +80,7 @@ def test_zero_shot_with_templates_and_classes() -> None:
     assert list(task["accuracy_by_template"]) == templates
     assert list(plain["accuracy_by_template"]) == ["a signal that is {}", "{}"]
 
-    rows = toy.ToyPairs(27, split="test")
+    rows = unseen()
     signals = space.embed([row["toy_signal"] for row in rows], "toy_signal")
     names = ["falling", "flat", "rising"]
     for template, found in task["accuracy_by_template"].items():
@@ -94,8 +95,7 @@ def test_zero_shot_with_templates_and_classes() -> None:
 
 def test_zero_shot_of_one_class_is_refused() -> None:
     table = toy.recipe()
-    rows = {"data": "unseen", "where": {"trend": "flat"}}
-    table["evaluations"] = [{**BY_TREND, "rows": rows}]
+    table["evaluations"] = [{**BY_TREND, "rows": {"data": "unseen", "where": {"trend": "flat"}}}]
     with pytest.raises(DataError, match=r"'trend' has the one value \['flat'\]"):
         tasks(parse_recipe(table))
 
@@ -104,11 +104,9 @@ def test_what_was_never_trained_together_is_emergent() -> None:
     table = toy.recipe()
     table["pairs"].append({"modalities": ["toy_echo", "toy_signal"], "train": "rows"})
     table["evaluations"] = [
-        {"modalities": ["toy_words", "toy_echo"], "rows": "unseen", "task": "retrieval"},
-        {"modalities": ["toy_words", "toy_signal"], "rows": "unseen", "task": "retrieval"},
-        {**BY_TREND, "modality": "toy_echo"},
-        BY_TREND,
-    ]
+        {"modalities": ["toy_words", other], "rows": "unseen", "task": "retrieval"}
+        for other in ("toy_echo", "toy_signal")
+    ] + [{**BY_TREND, "modality": "toy_echo"}, BY_TREND]
     emergent = [task["emergent"] for task in tasks(parse_recipe(table))]
     assert emergent == [False, True, False, True, False]
 
@@ -148,5 +146,6 @@ def test_a_run_gives_the_same_digits_twice(tmp_path: Path) -> None:
     assert evaluate_run(tmp_path) == first
     assert (tmp_path / "results.json").read_bytes() == written
     found, zero_shot = first["tasks"]
-    for metric in (found["toy_signal_to_toy_words"]["recall@5"], zero_shot["accuracy"]):
-        assert metric["low"] > metric["chance"]
+    learned = found["toy_signal_to_toy_words"]["recall@5"]
+    assert learned["low"] > learned["chance"]
+    assert zero_shot["accuracy"]["mean"] > 1 / 3
