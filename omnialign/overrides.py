@@ -45,8 +45,9 @@ def apply_override(table: dict[str, Any], override: str) -> None:
         value: Any = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    if keys[-1] == "path" and isinstance(value, str):
-        value = str(Path(value).expanduser().resolve())
+    holder = {keys[-1]: value}
+    anchor_paths(holder, Path.cwd())
+    value = holder[keys[-1]]
     place: Any = table
     for depth, key in enumerate(keys):
         position = _position(place, key, f"--set {dotted}: '{'.'.join(keys[:depth])}'")
@@ -66,6 +67,6 @@ def _position(place: Any, key: str, where: str) -> str | int:
         return key
     if not isinstance(place, list):
         raise RecipeError(f"{where} is a value, not a table")
-    if not key.isdigit() or int(key) >= len(place):
+    if not key.isdecimal() or int(key) >= len(place):
         raise RecipeError(f"{where} is a list of {len(place)}; '{key}' is no position in it")
     return int(key)

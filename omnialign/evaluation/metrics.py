@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lgamma
+from math import exp, lgamma
 
 import torch
 from torch import Tensor
@@ -46,8 +46,8 @@ def best_ranks(queries: Tensor, gallery: Tensor, positives: Sequence[Sequence[in
         gallery: unit vectors `(G, D)`.
         positives: places in the gallery of each query's partners, at least one.
 
-    Partners do not compete with each other, and a tie counts against us: a space that has
-    collapsed to one point has every partner last, not first.
+    Partners do not compete with each other, and a tie counts against us, as does a score that is
+    no number: a space that has collapsed to one point has every partner last, not first.
     """
     ranks: list[Tensor] = []
     for start in range(0, len(queries), CHUNK):
@@ -56,7 +56,7 @@ def best_ranks(queries: Tensor, gallery: Tensor, positives: Sequence[Sequence[in
         for row, places in enumerate(positives[start : start + CHUNK]):
             partner[row, list(places)] = True
         best = scores.masked_fill(~partner, -torch.inf).amax(1, keepdim=True)
-        ranks.append(1 + ((scores >= best) & ~partner).sum(1))
+        ranks.append(1 + (~(scores < best) & ~partner).sum(1))
     return torch.cat(ranks)
 
 
@@ -69,10 +69,9 @@ def _miss(k: int, gallery: int, partners: int) -> float:
     others = gallery - partners
     if k > others:
         return 0.0
-    log = (
-        lgamma(others + 1) - lgamma(others - k + 1) - lgamma(gallery + 1) + lgamma(gallery - k + 1)
-    )
-    return float(torch.tensor(log).exp())
+    ways_to_miss = lgamma(others + 1) - lgamma(others - k + 1)
+    ways = lgamma(gallery + 1) - lgamma(gallery - k + 1)
+    return exp(ways_to_miss - ways)
 
 
 def retrieval(

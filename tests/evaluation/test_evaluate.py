@@ -118,7 +118,6 @@ def test_unreadable_items_are_listed_and_left_out(tmp_path: Path) -> None:
         assert list(task["unreadable"]) == [str(tmp_path / "0.toy")]
         assert "begins with 'toy-signal'" in task["unreadable"][str(tmp_path / "0.toy")]
     assert (found["num_pairs"], zero_shot["num_items"]) == (3, 3)
-    assert found["toy_words_to_toy_signal"]["num_queries"] == 3
     assert found["toy_signal_to_toy_words"]["num_gallery"] == 3
 
 
@@ -146,6 +145,5 @@ def test_a_run_gives_the_same_digits_twice(tmp_path: Path) -> None:
     assert evaluate_run(tmp_path) == first
     assert (tmp_path / "results.json").read_bytes() == written
     found, zero_shot = first["tasks"]
-    learned = found["toy_signal_to_toy_words"]["recall@5"]
-    assert learned["low"] > learned["chance"]
-    assert zero_shot["accuracy"]["mean"] > 1 / 3
+    assert found["toy_signal_to_toy_words"]["recall@5"]["low"] > 5 / 54
+    assert zero_shot["accuracy"]["low"] > 1 / 3

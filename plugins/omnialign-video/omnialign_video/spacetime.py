@@ -47,6 +47,14 @@ class SpaceTimeEncoder(Encoder):
         fit: Fit = "pad",
     ) -> None:
         super().__init__()
+        counts = (num_frames, image_size, patch_size, tubelet_frames, width, depth, num_heads)
+        if min(counts) < 1 or clip_seconds <= 0:
+            raise OmniAlignError(
+                f"all sizes must be positive; got num_frames {num_frames}, "
+                f"image_size {image_size}, clip_seconds {clip_seconds}, patch_size {patch_size}, "
+                f"tubelet_frames {tubelet_frames}, width {width}, depth {depth}, "
+                f"num_heads {num_heads}"
+            )
         if image_size % patch_size or num_frames % tubelet_frames or width % num_heads:
             raise OmniAlignError(
                 f"patch_size {patch_size} must divide image_size {image_size}, tubelet_frames "
