@@ -29,7 +29,7 @@ def step(encoder: Any, batch: Any, bf16: bool) -> float:
 
 
 def main() -> None:
-    print(f"AMX tiles: {torch.cpu._is_amx_tile_supported()}, threads: {torch.get_num_threads()}")  # pyright: ignore[reportPrivateUsage]
+    print(f"{torch.backends.cpu.get_cpu_capability()}, threads: {torch.get_num_threads()}")
     for modality, name, n in ENCODERS:
         encoder = registry().encoder(modality, name)()
         samples = registry().modality(modality).example_samples(n)

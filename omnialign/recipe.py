@@ -173,7 +173,7 @@ class Train(_Table):
         description="Decay of the moving average that is saved; 0 saves the last.",
     )
     precision: Literal["auto", "float32", "bf16"] = Field(
-        default="auto", description="auto: bf16 autocast where the GPU has it or the CPU has AMX."
+        default="auto", description="auto: bf16 autocast where the GPU or the CPU has it."
     )
     checkpoint_every: int = Field(
         default=500, ge=1, description="Steps; the last step always is one."

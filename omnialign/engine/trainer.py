@@ -297,11 +297,13 @@ def _to_device(batch: PairBatch, device: torch.device) -> PairBatch:
 def _bf16(precision: str, device: torch.device) -> bool:
     """Whether forward runs in bf16 autocast; the losses stay in float32.
 
-    `auto` takes it where it was measured to pay: on a GPU that has it, and on a CPU with AMX tiles.
+    `auto` takes it where it was measured to pay: on a GPU or a CPU with instructions for it.
     """
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return device.type == "cpu" and has_amx is not None and has_amx()
+    return device.type == "cpu" and any(
+        getattr(torch.cpu, name, lambda: False)()
+        for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    )
