@@ -111,9 +111,17 @@ class Pair(_Table):
         default=None, description="Held-out rows: retrieval in both directions."
     )
     weight: float = Field(default=1.0, gt=0, description="Of this pair's loss in the sum.")
-    temperature: float = Field(
-        default=0.07, gt=0, description="Where the learned temperature starts."
+    loss: Literal["info_nce", "sigmoid"] = Field(
+        default="info_nce", description="Softmax over the batch, or a question an entry."
     )
+    duplicates: Literal["mask", "positive"] = Field(
+        default="mask", description="Equal items in a batch: left out, or partners of each other."
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, le=1, description="For noisy captions: what a pair gives up."
+    )
+    temperature: float = Field(default=0.07, gt=0, description="Where it starts.")
+    learn_temperature: bool = Field(default=True, description="Or it stays where it starts.")
     min_temperature: float = Field(
         default=0.01, gt=0, le=1, description="The clamp of the temperature."
     )
@@ -180,6 +188,16 @@ class Train(_Table):
     )
     keep_checkpoints: int = Field(default=2, ge=1)
     log_every: int = Field(default=10, ge=1)
+    micro_batch_size: int | Literal["auto"] | None = Field(
+        default=None,
+        description="Pairs in one forward; gradients stay those of the whole batch. Default: all; "
+        "auto: what fits into memory.",
+    )
+    kept_graphs_mib: int | Literal["auto"] = Field(
+        default="auto",
+        description="Memory for micro-batches that need not be computed twice; auto: half of what "
+        "is free.",
+    )
     num_workers: int = Field(default=0, ge=0, description="Loader processes per pair.")
     cache_mib: int = Field(
         default=512, ge=0, description="Memory for decoded samples, per loader process."

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,28 @@ class PairBatch:
     y_segments: Tensor
     unreadable: list[Unreadable]
 
+    def __len__(self) -> int:
+        return len(self.x_ids)
+
+    def rows(self, wanted: slice) -> PairBatch:
+        """Some of its pairs, collated as they are."""
+        return PairBatch(
+            x=take(self.x, wanted),
+            y=take(self.y, wanted),
+            x_ids=self.x_ids[wanted],
+            y_ids=self.y_ids[wanted],
+            x_segments=self.x_segments[wanted],
+            y_segments=self.y_segments[wanted],
+            unreadable=self.unreadable,
+        )
+
+
+def take(batch: Any, rows: Any) -> Any:
+    """Rows of a collated batch."""
+    if isinstance(batch, Mapping):
+        return {name: tensor[rows] for name, tensor in batch.items()}
+    return batch[rows]
+
 
 def draws(num_rows: int, batch_size: int, step: int, seed: int) -> list[Draw]:
     """The rows of step `step`: an endless stream of shuffled passes, cut into batches."""
@@ -82,7 +104,7 @@ def _shuffled(num_rows: int, epoch: int, seed: int) -> np.ndarray[Any, Any]:
 
 
 class StepSampler(Sampler[list[Draw]]):
-    """This process's share of each batch, from `first_step` on."""
+    """This process's share of each batch, from the first of `steps` on, in micro-batches."""
 
     def __init__(
         self,
@@ -92,19 +114,29 @@ class StepSampler(Sampler[list[Draw]]):
         seed: int,
         process: int = 0,
         num_processes: int = 1,
+        micro_batch_size: int | None = None,
     ) -> None:
         self.num_rows = num_rows
         self.batch_size = batch_size
         self._steps = steps
         self._seed = seed
-        self._share = slice(process, None, num_processes)
+        self._share = range(process, batch_size, num_processes)
+        self._micro_batch_size = micro_batch_size or batch_size
+
+    @property
+    def num_micro_batches(self) -> int:
+        """Of a step, on this process."""
+        return -(-len(self._share) // self._micro_batch_size)
 
     def __len__(self) -> int:
-        return len(self._steps)
+        return len(self._steps) * self.num_micro_batches
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in self._steps:
-            yield draws(self.num_rows, self.batch_size, step, self._seed)[self._share]
+            batch = draws(self.num_rows, self.batch_size, step, self._seed)
+            own = [batch[place] for place in self._share]
+            for start in range(0, len(own), self._micro_batch_size):
+                yield own[start : start + self._micro_batch_size]
 
 
 @dataclass(frozen=True)
@@ -120,17 +152,17 @@ class PairDataset(Dataset[Any]):
     """Reads, augments and preprocesses both sides of a drawn row."""
 
     def __init__(self, rows: PairRows, x: Pipeline, y: Pipeline, seed: int, cache_mib: int) -> None:
-        self._rows = rows
+        self.rows = rows
+        self.seed = seed
         self._sides = (x, y)
-        self._seed = seed
         self._cache = SampleCache(cache_mib * 2**20)
 
     def __getitem__(self, draw: Draw) -> tuple[Example, Example] | Unreadable:
         found: list[Example] = []
         for side, pipeline in enumerate(self._sides):
-            mixed = np.random.SeedSequence([self._seed, draw.epoch, draw.row, side])
+            mixed = np.random.SeedSequence([self.seed, draw.epoch, draw.row, side])
             generator = torch.Generator().manual_seed(int(mixed.generate_state(1)[0]))
-            items = self._rows.items(draw.row, pipeline.modality.name)
+            items = self.rows.items(draw.row, pipeline.modality.name)
             if not items:
                 return Unreadable(draw.row, f"row {draw.row}", f"no {pipeline.modality.name}")
             item = items[int(torch.randint(len(items), (), generator=generator))]
@@ -141,6 +173,19 @@ class PairDataset(Dataset[Any]):
                 return Unreadable(draw.row, error.source, error.reason)
             found.append(Example(value, identity_number(item), segment))
         return found[0], found[1]
+
+    def probe(self, num_rows: int) -> PairBatch:
+        """A batch of the first readable rows, each as often as it takes."""
+        examples: list[Any] = []
+        for row in range(len(self.rows)):
+            example = self[Draw(row, 0)]
+            if not isinstance(example, Unreadable):
+                examples.append(example)
+            if len(examples) == num_rows:
+                break
+        if not examples:
+            raise DataError(f"data '{self.rows.name}': no row can be read")
+        return self.collate((examples * num_rows)[:num_rows])
 
     def _sample(self, pipeline: Pipeline, item: Item) -> Any:
         key = (pipeline.modality.name, item.identity)

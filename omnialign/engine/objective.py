@@ -7,16 +7,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from omnialign.data.loader import PairBatch
-from omnialign.losses import info_nce
+from omnialign.data.loader import PairBatch, take
+from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import Pair, Recipe
 from omnialign.space import SharedSpace, pair_key
+
+FIRST_BIAS = -10.0
+"""Of the sigmoid loss, which begins by taking no entry for a pair (Zhai et al. 2023)."""
+
+MAX_ASKED = 1024
+"""Rows and columns that the in-batch accuracy asks for."""
+
+StepKey = tuple[int, int, int]
+"""What a step's randomness follows from: seed, step, process."""
+StepBatches = Sequence[Sequence[PairBatch]]
+"""A step's micro-batches, by pair."""
+
+
+class Place(NamedTuple):
+    """One side, 0 or 1, of one micro-batch of a pair."""
+
+    pair: int
+    side: int
+    micro_batch: int
+
+
+def places(batches: StepBatches) -> list[Place]:
+    """All sides of all micro-batches."""
+    return [
+        Place(i, side, k)
+        for i, batch in enumerate(batches)
+        for k in range(len(batch))
+        for side in (0, 1)
+    ]
 
 
 @dataclass
@@ -32,12 +63,27 @@ class Objective(nn.Module):
     """All trained parts in one module, so that DDP sees one forward a step."""
 
     def __init__(
-        self, space: SharedSpace, recipe: Recipe, group: dist.ProcessGroup | None = None
+        self,
+        space: SharedSpace,
+        recipe: Recipe,
+        group: dist.ProcessGroup | None = None,
+        bf16: bool = False,
     ) -> None:
         super().__init__()
         self.space = space
+        self._bf16 = bf16
         self._pairs = list(recipe.pairs)
         self._group = group
+        self.biases = nn.ParameterDict(
+            {
+                str(i): nn.Parameter(torch.tensor(FIRST_BIAS))
+                for i, pair in enumerate(self._pairs)
+                if pair.loss == "sigmoid"
+            }
+        )
+        for pair in self._pairs:
+            if not pair.learn_temperature:
+                space.log_scales[pair_key(*pair.modalities)].requires_grad_(False)
         self.frozen: dict[str, FrozenFeatures] = {}
         for modality in space.modalities:
             wanted = recipe.tower(modality)
@@ -54,39 +100,71 @@ class Objective(nn.Module):
             self.space.tower(modality).encoder.eval()
         return self
 
-    def forward(self, batches: Sequence[PairBatch]) -> tuple[Tensor, list[PairMetrics]]:
+    def forward(self, batches: StepBatches, key: StepKey) -> tuple[Tensor, list[PairMetrics]]:
         """The loss, a scalar, and the metrics of each pair."""
+        vectors = {place: self.embed(batches, place, key) for place in places(batches)}
+        return self.loss(vectors, batches)
+
+    def embed(self, batches: StepBatches, place: Place, key: StepKey) -> Tensor:
+        """Unit vectors `(n, D)` of one side of one micro-batch.
+
+        Dropout and all else that is random follows from `key` and `place`: a second call gives the
+        same vectors.
+        """
+        torch.manual_seed(int(np.random.SeedSequence([*key, *place]).generate_state(1)[0]))
+        batch = batches[place.pair][place.micro_batch]
+        modality = self._pairs[place.pair].modalities[place.side]
+        tower = self.space.tower(modality)
+        device = self.space.device
+        value = send_to_device((batch.x, batch.y)[place.side], device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
+            if modality not in self.frozen:
+                return tower(value)
+            ids, segments = (
+                (batch.x_ids, batch.x_segments),
+                (batch.y_ids, batch.y_segments),
+            )[place.side]
+            return tower.project(self.frozen[modality](tower.encoder, value, ids + segments))
+
+    def loss(
+        self, vectors: Mapping[Place, Tensor], batches: StepBatches
+    ) -> tuple[Tensor, list[PairMetrics]]:
+        """The weighted sum of all pairs' losses, and the metrics of each pair."""
         total = torch.zeros((), device=self.space.device)
         metrics: list[PairMetrics] = []
-        for pair, batch in zip(self._pairs, batches, strict=True):
-            x = self._embed(pair.modalities[0], batch.x, batch.x_ids + batch.x_segments)
-            y = self._embed(pair.modalities[1], batch.y, batch.y_ids + batch.y_segments)
-            with torch.autocast(x.device.type, enabled=False):
-                loss = info_nce(
-                    x,
-                    y,
-                    self.space.logit_scale(*pair.modalities),
-                    x_ids=batch.x_ids,
-                    y_ids=batch.y_ids,
-                    group=self._group,
-                )
+        for i, (pair, batch) in enumerate(zip(self._pairs, batches, strict=True)):
+            x, y = (
+                torch.cat([vectors[Place(i, side, k)] for k in range(len(batch))])
+                for side in (0, 1)
+            )
+            x_ids, y_ids = (
+                torch.cat(ids).to(x.device)
+                for ids in ([b.x_ids for b in batch], [b.y_ids for b in batch])
+            )
+            scale = self.space.logit_scale(*pair.modalities)
+            options: dict[str, Any] = {
+                "x_ids": x_ids,
+                "y_ids": y_ids,
+                "duplicates": pair.duplicates,
+                "label_smoothing": pair.label_smoothing,
+                "group": self._group,
+            }
+            if pair.loss == "sigmoid":
+                loss = sigmoid(x, y, scale, self.biases[str(i)], **options)
+            else:
+                loss = info_nce(x, y, scale, **options)
             total = total + pair.weight * loss
-            accuracy = in_batch_accuracy(x.detach(), y.detach(), batch.x_ids, batch.y_ids)
+            accuracy = in_batch_accuracy(x.detach(), y.detach(), x_ids, y_ids)
             metrics.append(PairMetrics(loss.detach(), accuracy))
         return total, metrics
-
-    def _embed(self, modality: str, batch: Any, keys: Tensor) -> Tensor:
-        tower = self.space.tower(modality)
-        if modality not in self.frozen:
-            return tower(batch)
-        return tower.project(self.frozen[modality](tower.encoder, batch, keys))
 
     @torch.no_grad()
     def clamp_temperatures(self) -> None:
         """Keeps each learned temperature between its recipe's minimum and 1."""
         for pair in self._pairs:
-            scale = self.space.log_scales[pair_key(*pair.modalities)]
-            scale.clamp_(0.0, _log_inverse(pair))
+            if pair.learn_temperature:
+                scale = self.space.log_scales[pair_key(*pair.modalities)]
+                scale.clamp_(0.0, _log_inverse(pair))
 
 
 def _log_inverse(pair: Pair) -> float:
@@ -117,22 +195,19 @@ class FrozenFeatures:
         new = list({key: i for i, key in enumerate(wanted) if key not in self._known}.values())
         if new:
             chosen = torch.tensor(new, device=keys.device)
-            features = encoder(_take(batch, chosen))
+            features = encoder(take(batch, chosen))
             for i, row in zip(new, features, strict=True):
                 self._known[wanted[i]] = row.clone()
         return torch.stack([self._known[key].to(keys.device) for key in wanted])
 
 
-def _take(batch: Any, rows: Tensor) -> Any:
-    if isinstance(batch, Mapping):
-        return {name: tensor[rows] for name, tensor in batch.items()}
-    return batch[rows]
-
-
 @torch.no_grad()
 def in_batch_accuracy(x: Tensor, y: Tensor, x_ids: Tensor, y_ids: Tensor) -> Tensor:
-    """Share of rows and columns of `(n, n)` whose best entry is a partner or its equal."""
-    scores = x @ y.T
-    same = (x_ids[:, None] == x_ids[None, :]) | (y_ids[:, None] == y_ids[None, :])
-    hits = [same.gather(1, s.argmax(1, keepdim=True)) for s in (scores, scores.T)]
+    """Share of rows and columns of `(n, n)` whose best entry is a partner or its equal.
+
+    Of a large batch, the first rows and columns speak for all.
+    """
+    asked = slice(0, MAX_ASKED)
+    same = (x_ids[asked, None] == x_ids) | (y_ids[asked, None] == y_ids)
+    hits = [same.gather(1, (a[asked] @ b.T).argmax(1, keepdim=True)) for a, b in ((x, y), (y, x))]
     return torch.cat(hits).float().mean()

@@ -25,6 +25,7 @@ FREE_TO_CHANGE = {
     "keep_checkpoints",
     "log_every",
     "num_workers",
+    "kept_graphs_mib",
     "cache_mib",
     "max_unreadable",
     "trackers",
@@ -51,6 +52,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
         self.quarantine = path / "quarantine.jsonl"
+        self._micro_batch = path / "micro_batch.json"
 
     def start(self, recipe: Recipe, resume: bool) -> int:
         """Creates or reopens the folder; gives the step to go on from, 0 for a new run.
@@ -124,6 +126,15 @@ class RunFolder:
             for old in self._saved()[:-keep]:
                 shutil.rmtree(old)
         accelerator.wait_for_everyone()
+
+    def micro_batch_size(self) -> int | None:
+        """What `auto` has found, so that a resumed run has the same sums."""
+        if not self._micro_batch.is_file():
+            return None
+        return json.loads(self._micro_batch.read_text("utf-8"))["micro_batch_size"]
+
+    def keep_micro_batch_size(self, size: int) -> None:
+        self._micro_batch.write_text(json.dumps({"micro_batch_size": size}) + "\n", "utf-8")
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:

@@ -10,13 +10,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from omnialign.data.loader import (
@@ -28,7 +29,9 @@ from omnialign.data.loader import (
 )
 from omnialign.data.pipeline import Pipeline
 from omnialign.data.rows import PairRows
-from omnialign.engine.objective import Objective, PairMetrics
+from omnialign.engine.gradient_cache import GradientCache, average_gradients, halved
+from omnialign.engine.memory import SHARE_OF_FREE, fitting, free_bytes, is_out_of_memory
+from omnialign.engine.objective import Objective, PairMetrics, Place, StepBatches, StepKey
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate
 from omnialign.engine.run_folder import RunFolder
 from omnialign.errors import DataError, TrainingError
@@ -60,6 +63,9 @@ class StepReport:
             f"{p}/{k}": v for p, values in self.pairs.items() for k, v in values.items()
         }
 
+
+PROBED_ROWS = 8
+"""Pairs whose graphs are measured to find a micro-batch that fits."""
 
 Listener = Callable[[StepReport], None]
 
@@ -95,6 +101,7 @@ class _Run:
             log_with=[*recipe.train.trackers] or None,
             project_dir=str(output),
         )
+        self.device = self.accelerator.device
         if self.accelerator.is_main_process:
             self.first_step = self.folder.start(recipe, resume)
         self.accelerator.wait_for_everyone()
@@ -108,8 +115,7 @@ class _Run:
         quarantine = Quarantine(self.folder.quarantine, train.max_unreadable)
         started, samples = time.perf_counter(), 0
         for step, batches in enumerate(self._batches(), self.first_step + 1):
-            self._set_aside(batches, quarantine)
-            loss, norm, metrics = self._step(step - 1, batches)
+            loss, norm, metrics = self._step(step - 1, self._set_aside(batches, quarantine))
             samples += sum(r.batch_size for r in self.samplers)
             if step % train.log_every == 0 or step == train.num_steps:
                 rate = samples / (time.perf_counter() - started)
@@ -123,11 +129,15 @@ class _Run:
         torch.manual_seed(recipe.seed)
         space = build(recipe)
         group = dist.group.WORLD if self.accelerator.num_processes > 1 else None
-        objective = Objective(space, recipe, group)
+        objective = Objective(space, recipe, group, _bf16(train.precision, self.device))
         optimizer = build_optimizer(objective, train)
-        self.samplers, self.names, self.loaders = self._loaders(space)
+        datasets = self._datasets(space)
         self.space = space
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        graph_bytes = self._graph_bytes()
+        self.cache = GradientCache(objective, graph_bytes)
+        self.micro_batch_size = self._micro_batch_size(datasets, graph_bytes)
+        self.samplers, self.loaders = self._loaders(datasets)
         self.average = WeightAverage(space, train.weight_average) if train.weight_average else None
         saved_too = [*([self.average] if self.average else []), *objective.frozen.values()]
         self.accelerator.register_for_checkpointing(*saved_too)
@@ -136,6 +146,32 @@ class _Run:
         if train.trackers:
             self.accelerator.init_trackers("tracking")
         self.objective.train()
+
+    def _graph_bytes(self) -> int:
+        wanted = self.recipe.train.kept_graphs_mib
+        if wanted != "auto":
+            return wanted * 2**20
+        sharing = self.accelerator.num_processes if self.device.type == "cpu" else 1
+        return int(SHARE_OF_FREE * free_bytes(self.device) / sharing)
+
+    def _micro_batch_size(self, datasets: Sequence[PairDataset], graph_bytes: int) -> int | None:
+        """Pairs in one forward; None for the whole batch."""
+        wanted = self.recipe.train.micro_batch_size
+        if wanted != "auto":
+            return wanted
+        size = self.folder.micro_batch_size()
+        if size is None:
+            probe = [[dataset.probe(PROBED_ROWS)] for dataset in datasets]
+            needed = max(
+                sum(self.cache.bytes_of(Place(i, side, 0), probe, (0, 0, 0)) for side in (0, 1))
+                for i in range(len(probe))
+            )
+            size = fitting(graph_bytes / (needed / PROBED_ROWS), self.recipe.train.batch_size)
+            if self.accelerator.is_main_process:
+                self.folder.keep_micro_batch_size(size)
+        found = [size]
+        broadcast_object_list(found)
+        return found[0]
 
     def _load(self, checkpoint: Path) -> None:
         try:
@@ -146,74 +182,83 @@ class _Run:
                 "to go on from the one before"
             ) from error
 
-    def _loaders(
-        self, space: SharedSpace
-    ) -> tuple[list[StepSampler], list[tuple[str, int]], list[Iterator[PairBatch]]]:
-        recipe, train = self.recipe, self.recipe.train
-        samplers: list[StepSampler] = []
-        names: list[tuple[str, int]] = []
-        loaders: list[Iterator[PairBatch]] = []
+    def _datasets(self, space: SharedSpace) -> list[PairDataset]:
+        recipe = self.recipe
+        found: list[PairDataset] = []
         for position, pair in enumerate(recipe.pairs):
             rows = PairRows(recipe, pair.train, pair.modalities)
-            seed = int(np.random.SeedSequence([recipe.seed, position]).generate_state(1)[0])
-            x, y = (_training_pipeline(space, recipe, m) for m in pair.modalities)
-            dataset = PairDataset(rows, x, y, seed, train.cache_mib)
-            sampler = StepSampler(
-                num_rows=len(rows),
-                batch_size=min(train.batch_size, len(rows)),
-                steps=range(self.first_step, train.num_steps),
-                seed=seed,
-                process=self.accelerator.process_index,
-                num_processes=self.accelerator.num_processes,
-            )
-            if sampler.batch_size < max(2, self.accelerator.num_processes):
+            if len(rows) < max(2, self.accelerator.num_processes):
                 raise DataError(
                     f"data '{rows.name}' has {len(rows)} rows; a contrastive batch wants at least "
                     f"{max(2, self.accelerator.num_processes)}"
                 )
-            samplers.append(sampler)
-            names.append((rows.name, len(rows)))
-            pin = self.accelerator.device.type == "cuda"
-            loaders.append(iter(loader(dataset, sampler, train.num_workers, pin)))
-        return samplers, names, loaders
+            seed = int(np.random.SeedSequence([recipe.seed, position]).generate_state(1)[0])
+            x, y = (_training_pipeline(space, recipe, m) for m in pair.modalities)
+            found.append(PairDataset(rows, x, y, seed, recipe.train.cache_mib))
+        return found
 
-    def _batches(self) -> Iterator[tuple[PairBatch, ...]]:
-        return zip(*self.loaders, strict=True)
+    def _loaders(
+        self, datasets: Sequence[PairDataset]
+    ) -> tuple[list[StepSampler], Sequence[Iterator[PairBatch]]]:
+        train = self.recipe.train
+        samplers = [
+            StepSampler(
+                num_rows=len(dataset.rows),
+                batch_size=min(train.batch_size, len(dataset.rows)),
+                steps=range(self.first_step, train.num_steps),
+                seed=dataset.seed,
+                process=self.accelerator.process_index,
+                num_processes=self.accelerator.num_processes,
+                micro_batch_size=self.micro_batch_size,
+            )
+            for dataset in datasets
+        ]
+        pin = self.device.type == "cuda"
+        loaders = [
+            iter(loader(dataset, sampler, train.num_workers, pin))
+            for dataset, sampler in zip(datasets, samplers, strict=True)
+        ]
+        return samplers, loaders
 
-    def _set_aside(self, batches: Sequence[PairBatch], quarantine: Quarantine) -> None:
-        for (name, num_rows), batch in zip(self.names, batches, strict=True):
-            found = [batch.unreadable]
+    def _batches(self) -> Iterator[StepBatches]:
+        """The micro-batches of each step, by pair."""
+        for _ in range(self.first_step, self.recipe.train.num_steps):
+            yield [
+                list(islice(loaded, sampler.num_micro_batches))
+                for loaded, sampler in zip(self.loaders, self.samplers, strict=True)
+            ]
+
+    def _set_aside(self, batches: StepBatches, quarantine: Quarantine) -> StepBatches:
+        """Notes what cannot be read; gives the micro-batches that hold something."""
+        kept: list[list[PairBatch]] = []
+        for sampler, batch in zip(self.samplers, batches, strict=True):
+            unreadable = [u for micro in batch for u in micro.unreadable]
+            found = [unreadable]
             if self.accelerator.num_processes > 1:
                 found = [[] for _ in range(self.accelerator.num_processes)]
-                dist.all_gather_object(found, batch.unreadable)
+                dist.all_gather_object(found, unreadable)
+            name = self.recipe.pairs[len(kept)].train.data
             quarantine.add(
                 name,
-                num_rows,
+                sampler.num_rows,
                 [u for share in found for u in share],
                 write=self.accelerator.is_main_process,
             )
-            if batch.x is None:
+            kept.append([micro for micro in batch if len(micro)])
+            if not kept[-1]:
                 raise DataError(
                     f"data '{name}': no row of a batch can be read; see {self.folder.quarantine}"
                 )
+        return kept
 
-    def _step(
-        self, step: int, batches: Sequence[PairBatch]
-    ) -> tuple[Tensor, Tensor, list[PairMetrics]]:
+    def _step(self, step: int, batches: StepBatches) -> tuple[Tensor, Tensor, list[PairMetrics]]:
         recipe = self.recipe
-        state = np.random.SeedSequence([recipe.seed, step, self.accelerator.process_index])
-        torch.manual_seed(int(state.generate_state(1)[0]))
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate(recipe.train, step)
-        device = self.accelerator.device
-        moved = [_to_device(batch, device) for batch in batches]
-        with torch.autocast(
-            device.type, torch.bfloat16, enabled=_bf16(recipe.train.precision, device)
-        ):
-            loss, metrics = self.objective(moved)
+        loss, metrics = self._gradients(
+            batches, (recipe.seed, step, self.accelerator.process_index)
+        )
         self._refuse_non_finite("loss", loss, step)
-        self.optimizer.zero_grad()
-        self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(
             self.objective.parameters(), recipe.train.gradient_clip_norm
         )
@@ -223,7 +268,39 @@ class _Run:
         self.accelerator.unwrap_model(self.objective).clamp_temperatures()
         if self.average:
             self.average.update(self.space)
-        return loss.detach(), norm, metrics
+        return loss, norm, metrics
+
+    def _gradients(self, batches: StepBatches, key: StepKey) -> tuple[Tensor, list[PairMetrics]]:
+        """Loss and metrics; leaves gradients. Halves micro-batches that do not fit into memory."""
+        self.optimizer.zero_grad()
+        if self.micro_batch_size is None:
+            loss, metrics = self.objective(batches, key)
+            self.accelerator.backward(loss)
+            return loss.detach(), metrics
+        try:
+            loss, metrics = self.cache(halved(batches, self.micro_batch_size), key)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self._halve(error)
+            return self._gradients(batches, key)
+        if self.accelerator.num_processes > 1:
+            average_gradients(self.objective.parameters(), self.accelerator.num_processes)
+        return loss, metrics
+
+    def _halve(self, error: Exception) -> None:
+        size = self.micro_batch_size
+        assert size is not None
+        may = self.recipe.train.micro_batch_size == "auto" and self.accelerator.num_processes == 1
+        if size == 1 or not may:
+            raise TrainingError(
+                f"out of memory at train.micro_batch_size = {size}: {error}; choose a smaller one, "
+                "smaller encoders or smaller inputs, and start again"
+            ) from error
+        self.micro_batch_size = size // 2
+        self.folder.keep_micro_batch_size(size // 2)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _refuse_non_finite(self, what: str, value: Tensor, step: int) -> None:
         if not torch.isfinite(value):
@@ -288,10 +365,6 @@ def _training_pipeline(space: SharedSpace, recipe: Recipe, modality: str) -> Pip
         for choice in recipe.tower(modality).augmentations
     )
     return replace(plain, augmentations=augmentations)
-
-
-def _to_device(batch: PairBatch, device: torch.device) -> PairBatch:
-    return PairBatch(**{name: send_to_device(value, device) for name, value in vars(batch).items()})
 
 
 def _bf16(precision: str, device: torch.device) -> bool:

@@ -11,15 +11,20 @@ from torch import Tensor, nn
 
 from omnialign.data.loader import PairBatch
 from omnialign.engine.objective import FrozenFeatures, Objective, in_batch_accuracy
-from omnialign.losses import info_nce
+from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import parse_recipe
 from omnialign.space import build
 from omnialign.testing import toy
 
+KEY = (0, 0, 0)
 
-def objective(**signal_tower: Any) -> Objective:
+
+PAIR = {"weight": 3.0, "temperature": 0.1, "min_temperature": 0.05}
+
+
+def objective(pair: dict[str, Any] | None = None, **signal_tower: Any) -> Objective:
     table = toy.recipe()
-    table["pairs"][0] |= {"weight": 3.0, "temperature": 0.1, "min_temperature": 0.05}
+    table["pairs"][0] |= PAIR | (pair or {})
     table["towers"] = {"toy_signal": signal_tower}
     recipe = parse_recipe(table)
     torch.manual_seed(0)
@@ -38,7 +43,7 @@ def batch(ids: list[int]) -> PairBatch:
 class TestObjective:
     def test_the_weighted_loss_of_the_pair(self) -> None:
         made, given = objective(), batch([0, 1, 2, 2])
-        total, (metrics,) = made([given])
+        total, (metrics,) = made([[given]], KEY)
         x = made.space.tower("toy_signal")(given.x)
         y = made.space.tower("toy_words")(given.y)
         expected = info_nce(x, y, 10.0, x_ids=given.x_ids, y_ids=given.y_ids)
@@ -46,6 +51,29 @@ class TestObjective:
         torch.testing.assert_close(metrics.loss, expected.detach())
         assert total.requires_grad
         assert not metrics.loss.requires_grad
+
+    @pytest.mark.parametrize(
+        "pair", [{"duplicates": "positive"}, {"label_smoothing": 0.2}, {"loss": "sigmoid"}]
+    )
+    def test_a_pair_chooses_its_loss(self, pair: dict[str, Any]) -> None:
+        made, given = objective(pair), batch([0, 1, 2, 2])
+        total, _ = made([[given]], KEY)
+        x, y = made.space.tower("toy_signal")(given.x), made.space.tower("toy_words")(given.y)
+        options = {"x_ids": given.x_ids, "y_ids": given.y_ids, **pair}
+        if options.pop("loss", None):
+            expected = sigmoid(x, y, 10.0, -10.0, **options)
+        else:
+            expected = info_nce(x, y, 10.0, **options)
+        torch.testing.assert_close(total, 3 * expected)
+        total.backward()
+        assert [bias.grad is not None for bias in made.biases.values()] == [True] * ("loss" in pair)
+
+    def test_a_fixed_temperature_stays(self) -> None:
+        made = objective({"learn_temperature": False, "temperature": 2.0})
+        scale = made.space.log_scales["toy_signal-toy_words"]
+        assert not scale.requires_grad
+        made.clamp_temperatures()
+        assert scale.exp().item() == pytest.approx(0.5)
 
     def test_temperature_is_clamped(self) -> None:
         made = objective()
@@ -73,7 +101,9 @@ class TestObjective:
     def test_cached_features_give_the_same_loss(self) -> None:
         cached, plain = objective(frozen=True), objective()
         for ids in ([0, 1, 2], [2, 3, 0, 3], [3, 1]):
-            torch.testing.assert_close(cached([batch(ids)])[0], plain([batch(ids)])[0])
+            torch.testing.assert_close(
+                cached([[batch(ids)]], KEY)[0], plain([[batch(ids)]], KEY)[0]
+            )
 
 
 class Counting(nn.Module):

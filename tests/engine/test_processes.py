@@ -23,7 +23,7 @@ from omnialign.testing import toy
 NUM_ROWS = 41
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, **settings: Any) -> None:
     """Trains three towers and keeps the gradients of every step."""
     gradients: list[list[Tensor]] = []
     clip = Accelerator.clip_grad_norm_
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
         gradients.append([p.grad.clone() for p in parameters if p.grad is not None])
         return clip(self, parameters, max_norm)
 
-    table = toy.recipe(num_steps=4, batch_size=13, log_every=1, weight_average=0.5)
+    table = toy.recipe(num_steps=4, batch_size=13, log_every=1, weight_average=0.5, **settings)
     table["data"]["rows"] = {"source": {"name": "manifest", "path": str(folder.parent)}}
     echo = {"modalities": ["toy_echo", "toy_words"], "train": "rows", "weight": 0.5}
     table["pairs"].append(echo)
@@ -62,16 +62,18 @@ def write_rows(folder: Path) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 3}], ids=["whole", "micro"])
+def test_two_processes_train_as_one(settings: dict[str, int], tmp_path: Path) -> None:
+    """One process has the whole batch at once, two have their shares, perhaps in micro-batches."""
     write_rows(tmp_path)
     one, two = tmp_path / "one", tmp_path / "two"
     main(one)
     # with --cpu accelerate launches several processes through MPI alone
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    settings = ["--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
-    others = ["--dynamo_backend=no", "--main_process_port=0"]
+    launch += ["--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
+    launch += ["--dynamo_backend=no", "--main_process_port=0"]
     done = subprocess.run(
-        [*launch, *settings, *others, __file__, str(two)],
+        [*launch, __file__, str(two), json.dumps(settings)],
         capture_output=True,
         text=True,
         timeout=200,
@@ -100,4 +102,4 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), **json.loads(sys.argv[2]))

@@ -1,0 +1,103 @@
+"""A contrastive batch of any size, from micro-batches that fit into memory.
+
+Gao et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup"
+(arXiv:2101.06983), for any number of pairs and towers, with as many graphs kept as memory allows.
+
+Axes: n rows of a micro-batch, D dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from omnialign.engine.memory import saved_bytes
+from omnialign.engine.objective import (
+    Objective,
+    PairMetrics,
+    Place,
+    StepBatches,
+    StepKey,
+    places,
+)
+
+
+class GradientCache:
+    """Loss and gradients of a whole step, a micro-batch at a time.
+
+    All micro-batches are embedded; the loss of all vectors gives their gradients; then each
+    micro-batch takes its share back through its tower, over its kept graph or over one that is
+    built again with the same dropout. Gradients are those of the whole batch at once.
+    """
+
+    def __init__(self, objective: Objective, graph_bytes: int) -> None:
+        self._objective = objective
+        self._graph_bytes = graph_bytes
+        self._row_bytes: dict[tuple[int, int], float] = {}
+
+    def __call__(self, batches: StepBatches, key: StepKey) -> tuple[Tensor, list[PairMetrics]]:
+        """The loss and each pair's metrics; gradients are added to the parameters."""
+        objective = self._objective
+        free = float(self._graph_bytes)
+        graphs: dict[Place, Tensor] = {}
+        leaves: dict[Place, Tensor] = {}
+        for place in places(batches):
+            needed = self.bytes_of(place, batches, key)
+            keeps = 0 < needed <= free
+            with torch.set_grad_enabled(keeps):
+                vectors = objective.embed(batches, place, key)
+            if keeps:
+                graphs[place] = vectors
+                free -= needed
+            leaves[place] = vectors.detach().requires_grad_(needed > 0)
+        loss, metrics = objective.loss(leaves, batches)
+        loss.backward()
+        for place in sorted(leaves, key=lambda place: place not in graphs):
+            gradient = leaves.pop(place).grad
+            if gradient is not None:
+                vectors = graphs.pop(place, None)
+                if vectors is None:
+                    vectors = objective.embed(batches, place, key)
+                vectors.backward(gradient)
+        return loss.detach(), metrics
+
+    def bytes_of(self, place: Place, batches: StepBatches, key: StepKey) -> float:
+        """What the graph of a micro-batch's side holds; 0 if nothing in it is trained."""
+        side = (place.pair, place.side)
+        if side not in self._row_bytes:
+            with saved_bytes(self._objective) as saved:
+                vectors = self._objective.embed(batches, place, key)
+            rows = len(batches[place.pair][place.micro_batch])
+            self._row_bytes[side] = saved.num_bytes / rows if vectors.requires_grad else 0.0
+        return self._row_bytes[side] * len(batches[place.pair][place.micro_batch])
+
+
+def average_gradients(parameters: Iterable[nn.Parameter], num_processes: int) -> None:
+    """The mean over all processes of every gradient, in one exchange a dtype."""
+    gradients: dict[torch.dtype, list[Tensor]] = {}
+    for parameter in parameters:
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.setdefault(parameter.grad.dtype, []).append(parameter.grad)
+    for some in gradients.values():
+        flat = torch.cat([gradient.flatten() for gradient in some]).div_(num_processes)
+        dist.all_reduce(flat)
+        sizes = [gradient.numel() for gradient in some]
+        for gradient, part in zip(some, flat.split(sizes), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def halved(batches: StepBatches, most: int) -> StepBatches:
+    """Micro-batches of at most `most` rows."""
+    return [
+        [
+            micro.rows(slice(start, start + most))
+            for micro in batch
+            for start in range(0, len(micro), most)
+        ]
+        for batch in batches
+    ]

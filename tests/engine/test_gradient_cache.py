@@ -1,0 +1,195 @@
+"""Gradients of micro-batches are those of the whole batch, whatever is kept or computed again.
+
+Axes: n pairs, D dim.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from omnialign.data.loader import PairBatch
+from omnialign.engine import train
+from omnialign.engine.gradient_cache import GradientCache, average_gradients, halved
+from omnialign.engine.memory import fitting, saved_bytes
+from omnialign.engine.objective import Objective, StepBatches, places
+from omnialign.engine.run_folder import RunFolder
+from omnialign.errors import TrainingError
+from omnialign.recipe import parse_recipe
+from omnialign.space import build
+from omnialign.testing import toy
+
+pytestmark = pytest.mark.usefixtures("toys")
+KEY = (7, 3, 0)
+EVERYTHING, NOTHING = 2**40, 0
+
+
+def table(**settings: Any) -> dict[str, Any]:
+    """Two pairs that share a tower, with dropout."""
+    made = toy.recipe(**settings)
+    made["pairs"].append({"modalities": ["toy_echo", "toy_words"], "train": "rows", "weight": 0.5})
+    made["towers"] = {"toy_signal": {"encoder": {"name": "mlp", "dropout": 0.5}}}
+    return made
+
+
+def objective(**towers: Any) -> Objective:
+    recipe = parse_recipe({**table(), "towers": {**table()["towers"], **towers}})
+    torch.manual_seed(0)
+    made = Objective(build(recipe), recipe).double()
+    made.train()
+    return made
+
+
+def batches(sizes: list[int]) -> StepBatches:
+    generator = torch.Generator().manual_seed(1)
+    found: list[list[PairBatch]] = []
+    for pair in range(2):
+        found.append([])
+        for size in sizes:
+            ids = torch.randint(9, (size,), generator=generator)
+            words = {"values": ids[:, None] + 1, "mask": torch.ones(size, 1, dtype=torch.bool)}
+            signals = torch.randn(size, 12, generator=generator, dtype=torch.float64)
+            zeros = torch.zeros(size, dtype=torch.int64)
+            numbers = torch.arange(size) + 100 * len(found[pair])
+            found[pair].append(PairBatch(signals, words, numbers, ids, zeros, zeros, []))
+    return found
+
+
+def gradients(made: Objective) -> dict[str, Tensor]:
+    return {n: p.grad.clone() for n, p in made.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("graph_bytes", [EVERYTHING, 4000, NOTHING])
+@pytest.mark.parametrize("sizes", [[5], [4, 4, 3], [1] * 6])
+def test_gradients_are_those_of_the_whole_batch(sizes: list[int], graph_bytes: int) -> None:
+    plain, cached, given = objective(), objective(), batches(sizes)
+    loss, metrics = plain(given, KEY)
+    loss.backward()
+    found, cached_metrics = GradientCache(cached, graph_bytes)(given, KEY)
+    torch.testing.assert_close(found, loss.detach(), rtol=1e-13, atol=1e-13)
+    assert [m.accuracy for m in metrics] == [m.accuracy for m in cached_metrics]
+    expected = gradients(plain)
+    assert gradients(cached).keys() == expected.keys()
+    assert len(expected) > 4
+    for name, gradient in gradients(cached).items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-13)
+
+
+def test_micro_batches_are_computed_once_where_memory_allows() -> None:
+    """Of seven micro-batches a side, those whose graph is not kept are embedded twice."""
+    counts: dict[int, int] = {}
+    given = batches([4] * 7)
+    for graph_bytes in (EVERYTHING, NOTHING):
+        made = objective()
+        cache = GradientCache(made, graph_bytes)
+        cache(given, KEY)  # also measures
+        seen: list[Any] = []
+        embed = made.embed
+
+        def counted(*args: Any, embed: Any = embed, seen: list[Any] = seen) -> Tensor:
+            seen.append(args)
+            return embed(*args)
+
+        made.embed = counted  # type: ignore[method-assign]
+        cache(given, KEY)
+        counts[graph_bytes] = len(seen)
+    assert counts[EVERYTHING] == len(places(given))
+    assert counts[NOTHING] == 2 * len(places(given))
+
+
+def test_what_is_not_trained_is_embedded_once_and_has_no_gradient() -> None:
+    made = objective(toy_words={"frozen": True, "projection": "identity"})
+    given = batches([3, 3])
+    cache = GradientCache(made, NOTHING)
+    assert cache.bytes_of(places(given)[1], given, KEY) == 0
+    assert cache.bytes_of(places(given)[0], given, KEY) > 0
+    cache(given, KEY)
+    assert all("towers.toy_words" not in name for name in gradients(made))
+
+
+def test_halving_keeps_every_pair_in_order() -> None:
+    given = batches([5, 2])
+    split = halved(given, 2)
+    assert [len(micro) for micro in split[0]] == [2, 2, 1, 2]
+    for before, after in zip(given, split, strict=True):
+        for name in ("x", "x_ids", "y_ids"):
+            joined = [torch.cat([getattr(m, name) for m in some]) for some in (before, after)]
+            assert torch.equal(*joined)
+
+
+def test_saved_bytes_counts_activations_once_and_no_weights() -> None:
+    layer = torch.nn.Linear(100, 50)
+    x = torch.randn(8, 100)
+    with saved_bytes(layer) as saved:
+        (layer(x).tanh() * 2).sum()
+    assert saved.num_bytes == x.nbytes + 8 * 50 * 4
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "size"), [(4096.0, 100, 64), (100.0, 1000, 16), (0.5, 8, 1), (9e9, 8, 8)]
+)
+def test_a_quarter_of_what_fits(rows: float, batch_size: int, size: int) -> None:
+    assert fitting(rows, batch_size) == size
+
+
+def test_no_gradient_counts_as_zero_for_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor: tensor.mul_(3))
+    one, other = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    one.grad = torch.tensor([2.0, 4.0])
+    average_gradients([one, other], 2)
+    assert one.grad.tolist() == [3, 6]
+    assert other.grad is not None
+    assert other.grad.tolist() == [0, 0]
+
+
+class TestRuns:
+    def test_a_run_in_micro_batches_learns_and_repeats(self, tmp_path: Path) -> None:
+        wanted = {"num_steps": 12, "micro_batch_size": 5, "log_every": 1}
+        spaces = [
+            train(parse_recipe(table(**wanted, kept_graphs_mib=mib)), tmp_path / str(mib))
+            for mib in (64, 0)
+        ]
+        first, second = (space.state_dict() for space in spaces)
+        assert all(first[name].equal(second[name]) for name in first)
+        lines = (tmp_path / "0" / "metrics.jsonl").read_text().splitlines()
+        losses = [json.loads(line)["loss"] for line in lines]
+        assert losses[-1] < losses[0]
+
+    def test_auto_is_found_once_and_kept(self, tmp_path: Path) -> None:
+        train(parse_recipe(table(num_steps=2, micro_batch_size="auto")), tmp_path)
+        assert RunFolder(tmp_path).micro_batch_size() == 16
+
+    def test_too_little_memory_halves_and_loses_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = GradientCache.__call__
+
+        def scarce(self: GradientCache, given: StepBatches, key: Any) -> Any:
+            if max(len(micro) for batch in given for micro in batch) > 4:
+                raise torch.OutOfMemoryError("out of memory")
+            return real(self, given, key)
+
+        wanted = parse_recipe(table(num_steps=3, micro_batch_size="auto"))
+        with monkeypatch.context() as patch:
+            patch.setattr(GradientCache, "__call__", scarce)
+            space = train(wanted, tmp_path / "scarce")
+        assert RunFolder(tmp_path / "scarce").micro_batch_size() == 4
+        resumed = tmp_path / "given"
+        other = train(parse_recipe(table(num_steps=3, micro_batch_size=4)), resumed)
+        for name, value in space.state_dict().items():
+            torch.testing.assert_close(value, other.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+    def test_a_size_that_was_asked_for_is_not_changed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def never(*_: Any) -> Any:
+            raise torch.OutOfMemoryError("out of memory")
+
+        monkeypatch.setattr(GradientCache, "__call__", never)
+        with pytest.raises(TrainingError, match=r"micro_batch_size = 8.*choose a smaller one"):
+            train(parse_recipe(table(num_steps=2, micro_batch_size=8)), tmp_path)
