@@ -15,7 +15,7 @@ import typer
 from omnialign.cli.output import Json, err, note, percent, print_json, progress, table
 
 if TYPE_CHECKING:
-    from omnialign.engine.trainer import StepReport
+    from omnialign.engine.diagnostics import StepReport
 
 
 def train(
@@ -71,18 +71,25 @@ def training_progress() -> Generator[tuple[Callable[[StepReport], None], list[St
 
             def show(report: StepReport) -> None:
                 last[:] = [report]
+                _warn(report)
                 live.update(_described(report))
 
             yield show, last
         return
 
     def print_some(report: StepReport) -> None:
+        _warn(report)
         every = max(1, report.num_steps // 20)
         if not last or report.step - last[0].step >= every or report.step == report.num_steps:
             last[:] = [report]
             err.print(_described(report), highlight=False, soft_wrap=True)
 
     yield print_some, last
+
+
+def _warn(report: StepReport) -> None:
+    for text in report.warnings:
+        note(f"step {report.step}: {text}")
 
 
 def _described(report: StepReport) -> str:
@@ -92,6 +99,7 @@ def _described(report: StepReport) -> str:
         for name, v in report.pairs.items()
     )
     aside = f"  unreadable {report.unreadable}" if report.unreadable else ""
+    aside += f"  skipped {report.skipped}" if report.skipped else ""
     return (
         f"step {report.step}/{report.num_steps}  loss {report.loss:.3f}  {pairs}  "
         f"{report.samples_per_second:.0f} samples/s  {left} left{aside}"

@@ -38,7 +38,9 @@ class GradientCache:
         self._graph_bytes = graph_bytes
         self._row_bytes: dict[tuple[int, int], float] = {}
 
-    def __call__(self, batches: StepBatches, key: StepKey) -> tuple[Tensor, list[PairMetrics]]:
+    def __call__(
+        self, batches: StepBatches, key: StepKey, measure: bool = True
+    ) -> tuple[Tensor, list[PairMetrics]]:
         """The loss and each pair's metrics; gradients are added to the parameters."""
         objective = self._objective
         free = float(self._graph_bytes)
@@ -53,7 +55,7 @@ class GradientCache:
                 graphs[place] = vectors
                 free -= needed
             leaves[place] = vectors.detach().requires_grad_(needed > 0)
-        loss, metrics = objective.loss(leaves, batches)
+        loss, metrics = objective.loss(leaves, batches, measure)
         loss.backward()
         for place in sorted(leaves, key=lambda place: place not in graphs):
             gradient = leaves.pop(place).grad

@@ -6,7 +6,6 @@ Axes: n pairs of a batch on this process, D dim, w width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from omnialign.data.loader import PairBatch, take
+from omnialign.engine.diagnostics import geometry, in_batch_accuracy
 from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import Pair, Recipe
 from omnialign.space import SharedSpace, pair_key
@@ -23,9 +23,8 @@ from omnialign.space import SharedSpace, pair_key
 FIRST_BIAS = -10.0
 """Of the sigmoid loss, which begins by taking no entry for a pair (Zhai et al. 2023)."""
 
-MAX_ASKED = 1024
-"""Rows and columns that the in-batch accuracy asks for."""
-
+PairMetrics = dict[str, Tensor]
+"""What a step says of one pair, by name: detached scalars."""
 StepKey = tuple[int, int, int]
 """What a step's randomness follows from: seed, step, process."""
 StepBatches = Sequence[Sequence[PairBatch]]
@@ -48,15 +47,6 @@ def places(batches: StepBatches) -> list[Place]:
         for k in range(len(batch))
         for side in (0, 1)
     ]
-
-
-@dataclass
-class PairMetrics:
-    """What a step says of one pair; detached scalars."""
-
-    loss: Tensor
-    accuracy: Tensor
-    """Share of the pairs of this process that find their partner, of both directions."""
 
 
 class Objective(nn.Module):
@@ -100,10 +90,12 @@ class Objective(nn.Module):
             self.space.tower(modality).encoder.eval()
         return self
 
-    def forward(self, batches: StepBatches, key: StepKey) -> tuple[Tensor, list[PairMetrics]]:
+    def forward(
+        self, batches: StepBatches, key: StepKey, measure: bool = True
+    ) -> tuple[Tensor, list[PairMetrics]]:
         """The loss, a scalar, and the metrics of each pair."""
         vectors = {place: self.embed(batches, place, key) for place in places(batches)}
-        return self.loss(vectors, batches)
+        return self.loss(vectors, batches, measure)
 
     def embed(self, batches: StepBatches, place: Place, key: StepKey) -> Tensor:
         """Unit vectors `(n, D)` of one side of one micro-batch.
@@ -127,9 +119,12 @@ class Objective(nn.Module):
             return tower.project(self.frozen[modality](tower.encoder, value, ids + segments))
 
     def loss(
-        self, vectors: Mapping[Place, Tensor], batches: StepBatches
+        self, vectors: Mapping[Place, Tensor], batches: StepBatches, measure: bool = True
     ) -> tuple[Tensor, list[PairMetrics]]:
-        """The weighted sum of all pairs' losses, and the metrics of each pair."""
+        """The weighted sum of all pairs' losses, and the metrics of each pair.
+
+        `measure`: besides each loss, in-batch accuracy and geometry.
+        """
         total = torch.zeros((), device=self.space.device)
         metrics: list[PairMetrics] = []
         for i, (pair, batch) in enumerate(zip(self._pairs, batches, strict=True)):
@@ -154,8 +149,10 @@ class Objective(nn.Module):
             else:
                 loss = info_nce(x, y, scale, **options)
             total = total + pair.weight * loss
-            accuracy = in_batch_accuracy(x.detach(), y.detach(), x_ids, y_ids)
-            metrics.append(PairMetrics(loss.detach(), accuracy))
+            metrics.append({"loss": loss.detach()})
+            if measure:
+                x, y = x.detach(), y.detach()
+                metrics[-1] |= {"accuracy": in_batch_accuracy(x, y, x_ids, y_ids), **geometry(x, y)}
         return total, metrics
 
     @torch.no_grad()
@@ -199,15 +196,3 @@ class FrozenFeatures:
             for i, row in zip(new, features, strict=True):
                 self._known[wanted[i]] = row.clone()
         return torch.stack([self._known[key].to(keys.device) for key in wanted])
-
-
-@torch.no_grad()
-def in_batch_accuracy(x: Tensor, y: Tensor, x_ids: Tensor, y_ids: Tensor) -> Tensor:
-    """Share of rows and columns of `(n, n)` whose best entry is a partner or its equal.
-
-    Of a large batch, the first rows and columns speak for all.
-    """
-    asked = slice(0, MAX_ASKED)
-    same = (x_ids[asked, None] == x_ids) | (y_ids[asked, None] == y_ids)
-    hits = [same.gather(1, (a[asked] @ b.T).argmax(1, keepdim=True)) for a, b in ((x, y), (y, x))]
-    return torch.cat(hits).float().mean()

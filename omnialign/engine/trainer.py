@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from omnialign.data.loader import (
 )
 from omnialign.data.pipeline import Pipeline
 from omnialign.data.rows import PairRows
+from omnialign.engine.diagnostics import StepReport, Watch, gradient_norms
 from omnialign.engine.gradient_cache import GradientCache, average_gradients, halved
 from omnialign.engine.memory import SHARE_OF_FREE, fitting, free_bytes, is_out_of_memory
 from omnialign.engine.objective import Objective, PairMetrics, Place, StepBatches, StepKey
@@ -40,32 +41,11 @@ from omnialign.recipe import Recipe
 from omnialign.registry import registry
 from omnialign.space import SharedSpace, build, pair_key
 
-
-@dataclass
-class StepReport:
-    """What is said of a step, on screen, in `metrics.jsonl` and to trackers."""
-
-    step: int
-    num_steps: int
-    loss: float
-    learning_rate: float
-    gradient_norm: float
-    samples_per_second: float
-    seconds_left: float
-    unreadable: int
-    pairs: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
-    """Loss, in-batch accuracy and temperature by pair."""
-
-    def scalars(self) -> dict[str, float]:
-        """Flat names for trackers."""
-        plain = {k: v for k, v in asdict(self).items() if k not in ("step", "num_steps", "pairs")}
-        return plain | {
-            f"{p}/{k}": v for p, values in self.pairs.items() for k, v in values.items()
-        }
-
-
 PROBED_ROWS = 8
 """Pairs whose graphs are measured to find a micro-batch that fits."""
+
+MAX_SKIPPED = 5
+"""Steps in a row without a finite gradient after which a run stops."""
 
 Listener = Callable[[StepReport], None]
 
@@ -83,7 +63,8 @@ def train(
 
     Raises:
         DataError: no usable rows, or too many unreadable ones.
-        TrainingError: the folder holds another run, or the loss is no longer finite.
+        TrainingError: the folder holds another run, memory runs out, or gradients are no longer
+            finite.
     """
     return _Run(recipe, Path(output), resume, listener)()
 
@@ -94,6 +75,8 @@ class _Run:
     ) -> None:
         self.recipe = recipe
         self.listener = listener
+        self.watch = Watch(recipe)
+        self.skipped = self.skipped_in_a_row = 0
         self.folder = RunFolder(output)
         self.accelerator = Accelerator(
             cpu=not torch.accelerator.is_available(),  # else accelerate sees no other CPU process
@@ -113,13 +96,10 @@ class _Run:
             return load(self.folder.path, self.accelerator.device)
         self._prepare()
         quarantine = Quarantine(self.folder.quarantine, train.max_unreadable)
-        started, samples = time.perf_counter(), 0
+        self.started, self.quarantine = time.perf_counter(), quarantine
         for step, batches in enumerate(self._batches(), self.first_step + 1):
-            loss, norm, metrics = self._step(step - 1, self._set_aside(batches, quarantine))
-            samples += sum(r.batch_size for r in self.samplers)
-            if step % train.log_every == 0 or step == train.num_steps:
-                rate = samples / (time.perf_counter() - started)
-                self._report(step, loss, norm, metrics, rate, len(quarantine))
+            reports = step % train.log_every == 0 or step == train.num_steps
+            self._step(step, self._set_aside(batches, quarantine), reports)
             if step % train.checkpoint_every == 0 or step == train.num_steps:
                 self.folder.save_checkpoint(self.accelerator, step, train.keep_checkpoints)
         return self._finish()
@@ -251,39 +231,64 @@ class _Run:
                 )
         return kept
 
-    def _step(self, step: int, batches: StepBatches) -> tuple[Tensor, Tensor, list[PairMetrics]]:
+    def _step(self, step: int, batches: StepBatches, reports: bool) -> None:
         recipe = self.recipe
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = learning_rate(recipe.train, step)
-        loss, metrics = self._gradients(
-            batches, (recipe.seed, step, self.accelerator.process_index)
+            parameters["lr"] = learning_rate(recipe.train, step - 1)
+        key = (recipe.seed, step - 1, self.accelerator.process_index)
+        loss, metrics = self._gradients(batches, key, reports)
+        by_tower = (
+            gradient_norms({m: self.space.tower(m) for m in self.space.modalities})
+            if reports
+            else {}
         )
-        self._refuse_non_finite("loss", loss, step)
         norm = self.accelerator.clip_grad_norm_(
             self.objective.parameters(), recipe.train.gradient_clip_norm
         )
         assert norm is not None
-        self._refuse_non_finite("gradient norm", norm, step)
-        self.optimizer.step()
-        self.accelerator.unwrap_model(self.objective).clamp_temperatures()
-        if self.average:
-            self.average.update(self.space)
-        return loss, norm, metrics
+        if torch.isfinite(norm):
+            self.skipped_in_a_row = 0
+            self.optimizer.step()
+            self.accelerator.unwrap_model(self.objective).clamp_temperatures()
+            if self.average:
+                self.average.update(self.space)
+        else:
+            self._skip(step, loss)
+        if reports:
+            self._report(step, loss, float(norm), metrics, by_tower)
 
-    def _gradients(self, batches: StepBatches, key: StepKey) -> tuple[Tensor, list[PairMetrics]]:
+    def _skip(self, step: int, loss: Tensor) -> None:
+        """Leaves a step without a finite gradient out; of too many in a row makes an error."""
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= MAX_SKIPPED:
+            last = self.folder.last_step()
+            raise TrainingError(
+                f"no finite gradient in {MAX_SKIPPED} steps in a row, up to step {step} (loss "
+                f"{loss.item()}); lower train.learning_rate and "
+                + (
+                    f"go on from {self.folder.checkpoint(last)} (--resume)"
+                    if last
+                    else "start again"
+                )
+            )
+
+    def _gradients(
+        self, batches: StepBatches, key: StepKey, measure: bool
+    ) -> tuple[Tensor, list[PairMetrics]]:
         """Loss and metrics; leaves gradients. Halves micro-batches that do not fit into memory."""
         self.optimizer.zero_grad()
         if self.micro_batch_size is None:
-            loss, metrics = self.objective(batches, key)
+            loss, metrics = self.objective(batches, key, measure)
             self.accelerator.backward(loss)
             return loss.detach(), metrics
         try:
-            loss, metrics = self.cache(halved(batches, self.micro_batch_size), key)
+            loss, metrics = self.cache(halved(batches, self.micro_batch_size), key, measure)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             self._halve(error)
-            return self._gradients(batches, key)
+            return self._gradients(batches, key, measure)
         if self.accelerator.num_processes > 1:
             average_gradients(self.objective.parameters(), self.accelerator.num_processes)
         return loss, metrics
@@ -302,46 +307,47 @@ class _Run:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _refuse_non_finite(self, what: str, value: Tensor, step: int) -> None:
-        if not torch.isfinite(value):
-            last = self.folder.last_step()
-            raise TrainingError(
-                f"the {what} is {value.item()} at step {step + 1}; lower train.learning_rate and "
-                + (f"resume from step {last} (--resume)" if last else "start again")
-            )
-
     def _report(
         self,
         step: int,
         loss: Tensor,
-        norm: Tensor,
+        norm: float,
         metrics: Sequence[PairMetrics],
-        rate: float,
-        unreadable: int,
+        by_tower: dict[str, float],
     ) -> None:
-        values = torch.stack([loss, *(v for m in metrics for v in (m.loss, m.accuracy))])
+        named = [(i, name, value) for i, m in enumerate(metrics) for name, value in m.items()]
+        values = torch.stack([loss, *(value.float() for _, _, value in named)])
         values = self.accelerator.reduce(values, "mean").tolist()  # type: ignore[union-attr]
         if not self.accelerator.is_main_process:
             return
         train = self.recipe.train
         samples_a_step = sum(s.batch_size for s in self.samplers)
+        done = step - self.first_step
+        rate = done * samples_a_step / (time.perf_counter() - self.started)
         report = StepReport(
             step=step,
             num_steps=train.num_steps,
             loss=values[0],
             learning_rate=learning_rate(train, step - 1),
-            gradient_norm=float(norm),
+            gradient_norm=norm,
             samples_per_second=rate,
             seconds_left=(train.num_steps - step) * samples_a_step / rate,
-            unreadable=unreadable,
+            unreadable=len(self.quarantine),
+            skipped=self.skipped,
+            tower_gradient_norms=by_tower,
         )
         for i, pair in enumerate(self.recipe.pairs):
             name = "-".join(pair.modalities)
+            scale = self.space.log_scales[pair_key(*pair.modalities)]
             report.pairs[name if name not in report.pairs else f"{name}-{i}"] = {
-                "loss": values[1 + 2 * i],
-                "accuracy": values[2 + 2 * i],
-                "temperature": math.exp(-self.space.log_scales[pair_key(*pair.modalities)].item()),
+                "temperature": math.exp(-scale.item()),
+                **{
+                    key: value
+                    for (k, key, _), value in zip(named, values[1:], strict=True)
+                    if k == i
+                },
             }
+        report.warnings = self.watch.new_warnings(report)
         self.folder.append_metrics(asdict(report))
         self.accelerator.log(report.scalars(), step=step)
         if self.listener:

@@ -260,35 +260,36 @@ class TestWeightAverage:
 
 
 class TestFailures:
-    def test_a_loss_that_is_not_finite(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def failing(self, monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
+        """Makes the gradient of some steps, from 1, not a number."""
         forward, calls = toy.Mlp.forward, []
 
-        def failing(self: toy.Mlp, batch: Tensor) -> Tensor:
-            calls.append(batch)
-            return forward(self, batch) * (float("nan") if len(calls) == 6 else 1)
-
-        monkeypatch.setattr(toy.Mlp, "forward", failing)
-        with pytest.raises(TrainingError) as caught:
-            train(recipe(checkpoint_every=2), tmp_path)
-        assert str(caught.value) == (
-            "the loss is nan at step 6; lower train.learning_rate and resume from step 4 (--resume)"
-        )
-
-    def test_a_gradient_that_is_not_finite_spoils_no_checkpoint(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        forward, calls = toy.Mlp.forward, []
-
-        def failing(self: toy.Mlp, batch: Tensor) -> Tensor:
+        def fails(self: toy.Mlp, batch: Tensor) -> Tensor:
             calls.append(batch)
             features = forward(self, batch)
-            return features + (features * 0).sum().sqrt() if len(calls) == 4 else features
+            return features + (features * 0).sum().sqrt() if len(calls) in steps else features
 
-        monkeypatch.setattr(toy.Mlp, "forward", failing)
-        with pytest.raises(TrainingError, match=r"the gradient norm is nan at step 4; .* step 2"):
-            train(recipe(checkpoint_every=2), tmp_path)
+        monkeypatch.setattr(toy.Mlp, "forward", fails)
+
+    def test_a_step_without_a_finite_gradient_is_left_out_and_counted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.failing(monkeypatch, {3, 4})
+        seen: list[StepReport] = []
+        space = train(recipe(num_steps=6, log_every=1), tmp_path, listener=seen.append)
+        assert [report.skipped for report in seen] == [0, 0, 1, 2, 2, 2]
+        assert [len(report.warnings) for report in seen] == [0, 0, 1, 0, 0, 0]
+        assert "non-finite gradients: 1 steps were left out" in seen[2].warnings[0]
+        assert all(tensor.isfinite().all() for tensor in space.state_dict().values())
+
+    def test_too_many_in_a_row_stop_the_run_with_its_last_good_checkpoint(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.failing(monkeypatch, set(range(6, 99)))
+        with pytest.raises(TrainingError) as caught:
+            train(recipe(num_steps=12, checkpoint_every=5), tmp_path)
+        assert str(caught.value).startswith("no finite gradient in 5 steps in a row, up to step 10")
+        assert f"go on from {tmp_path}/checkpoints/step-00000005 (--resume)" in str(caught.value)
 
     def folder(self, tmp_path: Path, num_bad: int, num_good: int) -> Recipe:
         lines: list[str] = []

@@ -1,0 +1,144 @@
+"""How a run is doing: what is said of a step, and warnings with their remedies.
+
+Axes: n pairs of a batch, D dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from omnialign.recipe import Recipe
+
+MAX_MEASURED = 1024
+"""Rows of a batch that speak for all."""
+LEAST_RANK = 2.0
+"""Effective rank below which embeddings count as collapsed."""
+
+
+@dataclass
+class StepReport:
+    """What is said of a step, on screen, in `metrics.jsonl` and to trackers."""
+
+    step: int
+    num_steps: int
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    samples_per_second: float
+    seconds_left: float
+    unreadable: int
+    skipped: int
+    """Steps so far that were left out because a gradient was not finite."""
+    pairs: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
+    """By pair: loss, in-batch accuracy, temperature, and its geometry."""
+    tower_gradient_norms: dict[str, float] = field(default_factory=dict[str, float])
+    warnings: list[str] = field(default_factory=list[str])
+    """Those that are new with this step."""
+
+    def scalars(self) -> dict[str, float]:
+        """Flat names for trackers."""
+        told = asdict(self)
+        for name in ("step", "num_steps", "warnings"):
+            told.pop(name)
+        pairs, norms = told.pop("pairs"), told.pop("tower_gradient_norms")
+        named = {f"{p}/{k}": v for p, values in pairs.items() for k, v in values.items()}
+        return told | named | {f"gradient_norm/{name}": norm for name, norm in norms.items()}
+
+
+@torch.no_grad()
+def in_batch_accuracy(x: Tensor, y: Tensor, x_ids: Tensor, y_ids: Tensor) -> Tensor:
+    """Share of rows and columns of `(n, n)` whose best entry is a partner or its equal."""
+    asked = slice(0, MAX_MEASURED)
+    same = (x_ids[asked, None] == x_ids) | (y_ids[asked, None] == y_ids)
+    hits = [same.gather(1, (a[asked] @ b.T).argmax(1, keepdim=True)) for a, b in ((x, y), (y, x))]
+    return torch.cat(hits).float().mean()
+
+
+@torch.no_grad()
+def geometry(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """How the unit vectors `(n, D)` of pairs lie on the sphere.
+
+    `alignment` is the mean squared distance of partners, and `uniformity` the logarithm of the mean
+    over items of one side of `exp(-2 d²)` (Wang & Isola 2020, arXiv:2005.10242); both are better
+    when they are smaller. `effective_rank` is the exponential of the entropy of the normalised
+    singular values (Roy & Vetterli 2007): in how many directions the items of one side spread. Of
+    the last two, the worse side is given. `modality_gap` is the distance between the means of both
+    sides (Liang et al. 2022, arXiv:2203.02053).
+    """
+    x, y = x[:MAX_MEASURED].float(), y[:MAX_MEASURED].float()
+    return {
+        "alignment": (x - y).square().sum(1).mean(),
+        "uniformity": torch.maximum(_uniformity(x), _uniformity(y)),
+        "effective_rank": torch.minimum(_effective_rank(x), _effective_rank(y)),
+        "modality_gap": (x.mean(0) - y.mean(0)).norm(),
+    }
+
+
+def _uniformity(vectors: Tensor) -> Tensor:
+    n = len(vectors)
+    if n < 2:
+        return vectors.new_zeros(())
+    closeness = (4 * (vectors @ vectors.T - 1)).exp()  # exp(-2 d²), since d² = 2 - 2 cosine
+    return ((closeness.sum() - n).clamp(min=0) / (n * (n - 1))).log()
+
+
+def _effective_rank(vectors: Tensor) -> Tensor:
+    shares = torch.linalg.svdvals(vectors)
+    shares = shares / shares.sum()
+    return torch.special.entr(shares).sum().exp()
+
+
+@torch.no_grad()
+def gradient_norms(towers: Mapping[str, nn.Module]) -> dict[str, float]:
+    """The norm of the gradient of each tower that has something to train."""
+    found: dict[str, float] = {}
+    for name, tower in towers.items():
+        if any(p.requires_grad for p in tower.parameters()):
+            gradients = [p.grad for p in tower.parameters() if p.grad is not None]
+            found[name] = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
+    return found
+
+
+class Watch:
+    """Warns once of each thing that goes wrong."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._said: set[str] = set()
+
+    def new_warnings(self, report: StepReport) -> list[str]:
+        """What has to be said of a step and was not said before."""
+        found = [text for text in self._all(report) if text.partition(":")[0] not in self._said]
+        self._said.update(text.partition(":")[0] for text in found)
+        return found
+
+    def _all(self, report: StepReport) -> Iterable[str]:
+        train = self._recipe.train
+        for pair, (name, values) in zip(self._recipe.pairs, report.pairs.items(), strict=True):
+            if report.step > max(100, train.warmup_steps) and values["effective_rank"] < LEAST_RANK:
+                yield (
+                    f"collapse of {name}: all embeddings of a side lie along "
+                    f"{values['effective_rank']:.1f} directions; lower train.learning_rate or "
+                    "raise train.batch_size, and look whether the items really differ"
+                )
+            if pair.learn_temperature and values["temperature"] <= 1.001 * pair.min_temperature:
+                yield (
+                    f"temperature of {name}: at its clamp {pair.min_temperature:g}; the batch is "
+                    "told apart with ease: more augmentation, more data or a larger "
+                    "train.batch_size will teach more"
+                )
+        for name, norm in report.tower_gradient_norms.items():
+            if norm == 0:
+                yield (
+                    f"no gradient for the tower {name}: it learns nothing; say frozen = true if "
+                    "that is meant, else look for a detach or a saturated layer in its encoder"
+                )
+        if report.skipped:
+            yield (
+                f"non-finite gradients: {report.skipped} steps were left out; lower "
+                "train.learning_rate or train with precision = 'float32'"
+            )
