@@ -56,6 +56,9 @@ def save(space: SharedSpace, folder: str | Path) -> None:
     state = {k: v.detach().cpu().contiguous().clone() for k, v in space.state_dict().items()}
     partial = folder / "model.safetensors.partial"
     save_file(state, partial)
+    plain = folder / "config.json.partial"
+    plain.touch()
+    shutil.copymode(plain, partial)  # safetensors keeps a file to its owner
     os.replace(partial, folder / "model.safetensors")
     config = {
         "format": FORMAT,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import pydantic
 
 from omnialign.errors import RecipeError, choices
+
+BRANCH = re.compile(r"(constrained-)?(int|float|str|bool)|(literal|list)\[.*\]")
+"""What pydantic adds to the place of a fault for each alternative of a type."""
 
 
 @cache
@@ -52,7 +56,7 @@ def check_options(
 def explain(what: str, error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:
     """One line for each fault of a validation, with what would be valid."""
     lines: list[str] = []
-    for fault in error.errors():
+    for fault in _one_of_each(error.errors()):
         where = ".".join(str(part) for part in fault["loc"])
         if fault["type"] == "extra_forbidden":
             owner = _model_at(model, fault["loc"][:-1])
@@ -65,6 +69,21 @@ def explain(what: str, error: pydantic.ValidationError, model: type[pydantic.Bas
         else:
             lines.append(f"{what}: '{where}' is {fault['input']!r}: {fault['msg']}")
     return "\n".join(lines)
+
+
+def _one_of_each(faults: Sequence[Any]) -> list[Any]:
+    """Faults of the alternatives of one value as one fault, which says them all."""
+    found: dict[tuple[Any, ...], Any] = {}
+    for fault in faults:
+        loc = fault["loc"]
+        is_branch = bool(loc) and isinstance(loc[-1], str) and BRANCH.fullmatch(loc[-1])
+        if not is_branch:
+            found[(*loc, None)] = fault
+        elif loc[:-1] in found:
+            found[loc[:-1]]["msg"] += f"; or: {fault['msg']}"
+        else:
+            found[loc[:-1]] = {**fault, "loc": loc[:-1]}
+    return list(found.values())
 
 
 def _model_at(

@@ -24,8 +24,12 @@ Scalar = str | int | float | bool
 Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive"]
 
 
+Number = Annotated[float, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Choice(BaseModel):
@@ -50,9 +54,9 @@ class Choice(BaseModel):
 class Space(_Table):
     """The shared space."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    dim: int = Field(default=128, ge=2, description="Dimensions of an embedding.")
+    dim: int = Field(default=128, ge=2, le=65536, description="Dimensions of an embedding.")
 
 
 class Tower(_Table):
@@ -110,21 +114,30 @@ class Pair(_Table):
     test: Rows | None = Field(
         default=None, description="Held-out rows: retrieval in both directions."
     )
-    weight: float = Field(default=1.0, gt=0, description="Of this pair's loss in the sum.")
+    weight: Number = Field(default=1.0, gt=0, description="Of this pair's loss in the sum.")
     loss: Literal["info_nce", "sigmoid"] = Field(
         default="info_nce", description="Softmax over the batch, or a question an entry."
     )
     duplicates: Literal["mask", "positive"] = Field(
         default="mask", description="Equal items in a batch: left out, or partners of each other."
     )
-    label_smoothing: float = Field(
+    label_smoothing: Number = Field(
         default=0.0, ge=0, le=1, description="For noisy captions: what a pair gives up."
     )
-    temperature: float = Field(default=0.07, gt=0, description="Where it starts.")
-    learn_temperature: bool = Field(default=True, description="Or it stays where it starts.")
-    min_temperature: float = Field(
+    temperature: Number = Field(default=0.07, gt=0, description="Where it starts.")
+    learn_temperature: Flag = Field(default=True, description="Or it stays where it starts.")
+    min_temperature: Number = Field(
         default=0.01, gt=0, le=1, description="The clamp of the temperature."
     )
+
+    @pydantic.model_validator(mode="after")
+    def _temperature_within_its_clamp(self) -> Pair:
+        if self.learn_temperature and not self.min_temperature <= self.temperature <= 1:
+            raise ValueError(
+                f"a learned temperature starts between min_temperature = {self.min_temperature:g} "
+                f"and 1; it is {self.temperature:g}"
+            )
+        return self
 
 
 class Retrieval(_Table):
@@ -153,6 +166,14 @@ class ZeroShot(_Table):
         default_factory=list[str], description="Prompts with {}; default: the modality's own."
     )
 
+    @pydantic.field_validator("templates")
+    @classmethod
+    def _with_a_place_for_the_label(cls, templates: list[str]) -> list[str]:
+        for template in templates:
+            if "{}" not in template:
+                raise ValueError(f"'{template}' has no {{}} for the label")
+        return templates
+
     @property
     def name(self) -> str:
         return f"{self.modality}-by-{self.label}"
@@ -164,7 +185,7 @@ Evaluation = Annotated[Retrieval | ZeroShot, Field(discriminator="task")]
 class Train(_Table):
     """How the run goes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     num_steps: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=128, ge=2, description="Of each pair, over all processes.")
@@ -188,15 +209,15 @@ class Train(_Table):
     )
     keep_checkpoints: int = Field(default=2, ge=1)
     log_every: int = Field(default=10, ge=1)
-    micro_batch_size: int | Literal["auto"] | None = Field(
+    micro_batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] | None = Field(
         default=None,
         description="Pairs in one forward; gradients stay those of the whole batch. Default: all; "
         "auto: what fits into memory.",
     )
-    kept_graphs_mib: int | Literal["auto"] = Field(
+    kept_graphs_mib: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
         default="auto",
-        description="Memory for micro-batches that need not be computed twice; auto: half of what "
-        "is free.",
+        description="Memory for micro-batches that need not be computed twice; auto: three "
+        "eighths of what is free.",
     )
     num_workers: int = Field(default=0, ge=0, description="Loader processes per pair.")
     cache_mib: int = Field(
@@ -214,7 +235,9 @@ class Recipe(_Table):
     """A whole recipe."""
 
     description: str = Field(default="", description="One line, for lists and reports.")
-    seed: int = Field(default=0, ge=0, description="Of everything that is random.")
+    seed: int = Field(
+        default=0, strict=True, ge=0, lt=2**63, description="Of everything that is random."
+    )
     space: Space = Field(default=Space(), description="The shared space.")
     towers: dict[str, Tower] = Field(
         default_factory=dict[str, Tower], description="By modality; defaults for the rest."

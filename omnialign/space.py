@@ -132,6 +132,8 @@ class SharedSpace(nn.Module):
         With `unreadable`, an item that cannot be read stops nothing: its place and the reason are
         noted there, and its row of `(n, D)` is zero.
         """
+        if batch_size < 1:
+            raise OmniAlignError(f"batch_size is {batch_size}; it is at least 1")
         vectors = torch.zeros(len(items), self.dim)
         was_training = self.training
         self.eval()

@@ -272,6 +272,12 @@ class TestQueries:
         assert [Path(hit["path"]).name for hit in result.json["hits"]] == ["good.toy"]
         assert "begins with 'toy-signal'" in result.json["skipped"][str(tmp_path / "bad.toy")]
 
+    def test_nothing_that_can_be_read(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "bad.toy").write_text("no signal")
+        message = failure(run("search", tmp_path, "rising", "--model", "run"))
+        assert "can be read; the first:" in message
+        assert "begins with 'toy-signal'" in message
+
     def test_nothing_to_search(self, run: Run, tmp_path: Path) -> None:
         assert "holds no file" in failure(run("search", tmp_path, "rising", "--model", "run"))
         missing = run("search", tmp_path / "nothing", "rising", "--model", "run")

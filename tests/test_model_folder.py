@@ -64,6 +64,11 @@ def test_the_folder_holds_no_more_than_it_must(folder: Path) -> None:
     assert "omnialign" not in config["towers"]
 
 
+def test_whoever_may_read_one_file_may_read_all(folder: Path) -> None:
+    modes = {path.stat().st_mode & 0o777 for path in folder.iterdir() if path.is_file()}
+    assert len(modes) == 1
+
+
 def test_saving_again_replaces(space: SharedSpace, folder: Path) -> None:
     with torch.no_grad():
         space.log_scales["toy_signal-toy_words"].fill_(1.0)

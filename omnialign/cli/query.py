@@ -38,6 +38,9 @@ def search(
         )
     with progress("reading the gallery") as bar:
         hits, searched = space.search(query, found, modality=space.words, progress=bar)
+    if not hits:
+        first = next(iter(searched.skipped.values()))
+        raise oa.OmniAlignError(f"no file of '{gallery}' can be read; the first: {first}")
     if json:
         print_json(
             {

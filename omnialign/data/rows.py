@@ -12,7 +12,7 @@ from typing import Any
 
 from omnialign.contract import Modality, Source
 from omnialign.errors import DataError, choices
-from omnialign.recipe import Recipe, Rows, Scalar
+from omnialign.recipe import Recipe, Rows, Scalar, ZeroShot
 from omnialign.registry import Registry, registry
 
 DEFAULT_COLUMN = "file_name"
@@ -106,6 +106,21 @@ class PairRows:
             )
             return Item(root / value, str(root / value)) if is_path else Item(value, value)
         return Item(value, f"{self.name}:{self._columns[modality]}:{place}")
+
+
+def check_held_out(recipe: Recipe) -> None:
+    """Opens what will be evaluated, so that a slip in it is found before training.
+
+    Raises `DataError` that names the table and the column.
+    """
+    for pair in recipe.pairs:
+        if pair.test is not None:
+            PairRows(recipe, pair.test, pair.modalities)
+    for task in recipe.evaluations:
+        if isinstance(task, ZeroShot):
+            PairRows(recipe, task.rows, [task.modality]).value(0, task.label)
+        else:
+            PairRows(recipe, task.rows, task.modalities)
 
 
 def identity_number(item: Item) -> int:

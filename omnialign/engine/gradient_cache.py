@@ -57,7 +57,7 @@ class GradientCache:
             leaves[place] = vectors.detach().requires_grad_(needed > 0)
         loss, metrics = objective.loss(leaves, batches, measure)
         loss.backward()
-        for place in sorted(leaves, key=lambda place: place not in graphs):
+        for place in places(batches):  # one order, whatever is kept: sums stay the same bits
             gradient = leaves.pop(place).grad
             if gradient is not None:
                 vectors = graphs.pop(place, None)
@@ -67,7 +67,11 @@ class GradientCache:
         return loss.detach(), metrics
 
     def bytes_of(self, place: Place, batches: StepBatches, key: StepKey) -> float:
-        """What the graph of a micro-batch's side holds; 0 if nothing in it is trained."""
+        """What the graph of a micro-batch's side holds; 0 if nothing in it is trained.
+
+        A row counts as much as one of the first micro-batch that was seen, which is embedded once
+        more for it.
+        """
         side = (place.pair, place.side)
         if side not in self._row_bytes:
             with saved_bytes(self._objective) as saved:
@@ -93,7 +97,7 @@ def average_gradients(parameters: Iterable[nn.Parameter], num_processes: int) ->
             gradient.copy_(part.view_as(gradient))
 
 
-def halved(batches: StepBatches, most: int) -> StepBatches:
+def split(batches: StepBatches, most: int) -> StepBatches:
     """Micro-batches of at most `most` rows."""
     return [
         [

@@ -1,36 +1,33 @@
-"""How much a graph holds, how much there is, and what to do when there was not enough.
-
-Axes: n rows of a micro-batch.
-"""
+"""How much memory a graph holds, how much there is, and whether it ran out."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import torch
 from torch import Tensor, nn
 
-SHARE_OF_FREE = 0.5
-"""What graphs may take of the memory that is free when training starts."""
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def free_bytes(device: torch.device) -> int:
-    """What is free on a device now."""
+    """What is free on a device now; on a CPU, of what a container may use."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return min(psutil.virtual_memory().available, _left_in_container())
 
 
-def fitting(rows: float, batch_size: int) -> int:
-    """A size of micro-batch: a power of two, of the batch at most.
-
-    It takes a quarter of the `rows` whose graphs fit into memory; the rest is for kept graphs.
-    """
-    most = max(1, min(int(rows / 4), batch_size))
-    return 1 << (most.bit_length() - 1)
+def _left_in_container() -> int:
+    try:
+        limit = int((CGROUP / "memory.max").read_text())  # or "max", where there is none
+        return max(0, limit - int((CGROUP / "memory.current").read_text()))
+    except (OSError, ValueError):
+        return sys.maxsize
 
 
 @dataclass

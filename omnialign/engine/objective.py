@@ -5,6 +5,7 @@ Axes: n pairs of a batch on this process, D dim, w width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from omnialign.data.loader import PairBatch, take
 from omnialign.engine.diagnostics import geometry, in_batch_accuracy
 from omnialign.losses import info_nce, sigmoid
-from omnialign.recipe import Pair, Recipe
+from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace, pair_key
 
 FIRST_BIAS = -10.0
@@ -161,11 +162,7 @@ class Objective(nn.Module):
         for pair in self._pairs:
             if pair.learn_temperature:
                 scale = self.space.log_scales[pair_key(*pair.modalities)]
-                scale.clamp_(0.0, _log_inverse(pair))
-
-
-def _log_inverse(pair: Pair) -> float:
-    return -float(torch.tensor(pair.min_temperature).log())
+                scale.clamp_(0.0, -math.log(pair.min_temperature))
 
 
 class FrozenFeatures:

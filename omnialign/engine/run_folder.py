@@ -77,9 +77,11 @@ class RunFolder:
                 )
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
-            recipe_file.write_text(to_toml(recipe), "utf-8")
+            if step == 0:
+                self._micro_batch.unlink(missing_ok=True)
+            _replace(recipe_file, to_toml(recipe))
             environment = json.dumps(environment_versions(), indent=2)
-            (self.path / "environment.json").write_text(environment + "\n", "utf-8")
+            _replace(self.path / "environment.json", environment + "\n")
             _keep_lines(self.metrics, lambda line: line["step"] <= step)
             _keep_lines(self.quarantine, lambda _: step > 0)
         except OSError as error:
@@ -128,13 +130,18 @@ class RunFolder:
         accelerator.wait_for_everyone()
 
     def micro_batch_size(self) -> int | None:
-        """What `auto` has found, so that a resumed run has the same sums."""
+        """What `auto` has found, so that a resumed run has the same sums; None if it has not."""
         if not self._micro_batch.is_file():
             return None
-        return json.loads(self._micro_batch.read_text("utf-8"))["micro_batch_size"]
+        try:
+            return int(json.loads(self._micro_batch.read_text("utf-8"))["micro_batch_size"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(
+                f"{self._micro_batch} is damaged ({error}); delete it, and the size is found anew"
+            ) from None
 
     def keep_micro_batch_size(self, size: int) -> None:
-        self._micro_batch.write_text(json.dumps({"micro_batch_size": size}) + "\n", "utf-8")
+        _replace(self._micro_batch, json.dumps({"micro_batch_size": size}) + "\n")
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:
@@ -164,8 +171,13 @@ def _keep_lines(file: Path, wanted: Callable[[Any], bool]) -> None:
                 kept.append(f"{line}\n")
         except json.JSONDecodeError:
             break
+    _replace(file, "".join(kept))
+
+
+def _replace(file: Path, text: str) -> None:
+    """Writes a file as a whole or not at all."""
     partial = file.with_suffix(".partial")
-    partial.write_text("".join(kept), "utf-8")
+    partial.write_text(text, "utf-8")
     os.replace(partial, file)
 
 

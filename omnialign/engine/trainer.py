@@ -17,7 +17,6 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from omnialign.data.loader import (
@@ -28,11 +27,10 @@ from omnialign.data.loader import (
     loader,
 )
 from omnialign.data.pipeline import Pipeline
-from omnialign.data.rows import PairRows
+from omnialign.data.rows import PairRows, check_held_out
 from omnialign.engine.diagnostics import StepReport, Watch, gradient_norms
-from omnialign.engine.gradient_cache import GradientCache, average_gradients, halved
-from omnialign.engine.memory import SHARE_OF_FREE, fitting, free_bytes, is_out_of_memory
-from omnialign.engine.objective import Objective, PairMetrics, Place, StepBatches, StepKey
+from omnialign.engine.micro_batches import MicroBatches
+from omnialign.engine.objective import Objective, PairMetrics, StepBatches, StepKey
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate
 from omnialign.engine.run_folder import RunFolder
 from omnialign.errors import DataError, TrainingError
@@ -40,9 +38,6 @@ from omnialign.model_folder import load
 from omnialign.recipe import Recipe
 from omnialign.registry import registry
 from omnialign.space import SharedSpace, build, pair_key
-
-PROBED_ROWS = 8
-"""Pairs whose graphs are measured to find a micro-batch that fits."""
 
 MAX_SKIPPED = 5
 """Steps in a row without a finite gradient after which a run stops."""
@@ -86,7 +81,7 @@ class _Run:
         )
         self.device = self.accelerator.device
         if self.accelerator.is_main_process:
-            self.first_step = self.folder.start(recipe, resume)
+            self.folder.start(recipe, resume)
         self.accelerator.wait_for_everyone()
         self.first_step = self.folder.last_step()
 
@@ -106,6 +101,7 @@ class _Run:
 
     def _prepare(self) -> None:
         recipe, train = self.recipe, self.recipe.train
+        check_held_out(recipe)
         torch.manual_seed(recipe.seed)
         space = build(recipe)
         group = dist.group.WORLD if self.accelerator.num_processes > 1 else None
@@ -114,9 +110,7 @@ class _Run:
         datasets = self._datasets(space)
         self.space = space
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
-        graph_bytes = self._graph_bytes()
-        self.cache = GradientCache(objective, graph_bytes)
-        self.micro_batch_size = self._micro_batch_size(datasets, graph_bytes)
+        self.micro_batches = MicroBatches(objective, datasets, train, self.folder, self.accelerator)
         self.samplers, self.loaders = self._loaders(datasets)
         self.average = WeightAverage(space, train.weight_average) if train.weight_average else None
         saved_too = [*([self.average] if self.average else []), *objective.frozen.values()]
@@ -126,32 +120,6 @@ class _Run:
         if train.trackers:
             self.accelerator.init_trackers("tracking")
         self.objective.train()
-
-    def _graph_bytes(self) -> int:
-        wanted = self.recipe.train.kept_graphs_mib
-        if wanted != "auto":
-            return wanted * 2**20
-        sharing = self.accelerator.num_processes if self.device.type == "cpu" else 1
-        return int(SHARE_OF_FREE * free_bytes(self.device) / sharing)
-
-    def _micro_batch_size(self, datasets: Sequence[PairDataset], graph_bytes: int) -> int | None:
-        """Pairs in one forward; None for the whole batch."""
-        wanted = self.recipe.train.micro_batch_size
-        if wanted != "auto":
-            return wanted
-        size = self.folder.micro_batch_size()
-        if size is None:
-            probe = [[dataset.probe(PROBED_ROWS)] for dataset in datasets]
-            needed = max(
-                sum(self.cache.bytes_of(Place(i, side, 0), probe, (0, 0, 0)) for side in (0, 1))
-                for i in range(len(probe))
-            )
-            size = fitting(graph_bytes / (needed / PROBED_ROWS), self.recipe.train.batch_size)
-            if self.accelerator.is_main_process:
-                self.folder.keep_micro_batch_size(size)
-        found = [size]
-        broadcast_object_list(found)
-        return found[0]
 
     def _load(self, checkpoint: Path) -> None:
         try:
@@ -189,7 +157,7 @@ class _Run:
                 seed=dataset.seed,
                 process=self.accelerator.process_index,
                 num_processes=self.accelerator.num_processes,
-                micro_batch_size=self.micro_batch_size,
+                micro_batch_size=self.micro_batches.size,
             )
             for dataset in datasets
         ]
@@ -276,36 +244,13 @@ class _Run:
     def _gradients(
         self, batches: StepBatches, key: StepKey, measure: bool
     ) -> tuple[Tensor, list[PairMetrics]]:
-        """Loss and metrics; leaves gradients. Halves micro-batches that do not fit into memory."""
+        """Loss and metrics; leaves gradients."""
         self.optimizer.zero_grad()
-        if self.micro_batch_size is None:
-            loss, metrics = self.objective(batches, key, measure)
-            self.accelerator.backward(loss)
-            return loss.detach(), metrics
-        try:
-            loss, metrics = self.cache(halved(batches, self.micro_batch_size), key, measure)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            self._halve(error)
-            return self._gradients(batches, key, measure)
-        if self.accelerator.num_processes > 1:
-            average_gradients(self.objective.parameters(), self.accelerator.num_processes)
-        return loss, metrics
-
-    def _halve(self, error: Exception) -> None:
-        size = self.micro_batch_size
-        assert size is not None
-        may = self.recipe.train.micro_batch_size == "auto" and self.accelerator.num_processes == 1
-        if size == 1 or not may:
-            raise TrainingError(
-                f"out of memory at train.micro_batch_size = {size}: {error}; choose a smaller one, "
-                "smaller encoders or smaller inputs, and start again"
-            ) from error
-        self.micro_batch_size = size // 2
-        self.folder.keep_micro_batch_size(size // 2)
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        if self.micro_batches.size is not None:
+            return self.micro_batches(batches, key, measure)
+        loss, metrics = self.objective(batches, key, measure)
+        self.accelerator.backward(loss)
+        return loss.detach(), metrics
 
     def _report(
         self,

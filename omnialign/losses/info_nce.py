@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from omnialign.losses.pairing import Duplicates, Options, Pairing, pair_up
-from omnialign.losses.tiles import Tile, accumulated, derivative_by_scale, tiles
+from omnialign.losses.pairing import Duplicates, Options, Pairing, pair_up, scalar
+from omnialign.losses.tiles import Tile, derivative_by_scale, tiles
 
 LEAST_SUM = 1e-28
 """Of a column's exponentials relative to the tile's largest; below, float32 has lost terms."""
@@ -76,7 +76,9 @@ def info_nce(
     )
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         pairing = pair_up(x, y, options, normalised=True)
-    scale = torch.as_tensor(logit_scale, dtype=accumulated(x.dtype), device=x.device)
+    scale = scalar("logit_scale", logit_scale, x)
+    if not scale > 0:
+        raise ValueError(f"wants a positive logit_scale; got {scale.item()}")
     loss = _InfoNCE.apply(x, y, negatives, scale, pairing)
     assert isinstance(loss, Tensor)
     return loss

@@ -154,6 +154,8 @@ def pair_up(x: Tensor, y: Tensor, options: Options, normalised: bool) -> Pairing
     shares = like.new_full((N,), 1 / N)
     if options.weights is not None:
         shares = processes.gather(options.weights.to(like), counts)
+        if not bool((shares > 0).any()):
+            raise ValueError("all weights are zero; at least one pair has to count")
         shares = shares / shares.sum()
     ids = [
         _gather_ids(rows, extra, processes, counts, negative_counts)
@@ -186,6 +188,14 @@ def pair_up(x: Tensor, y: Tensor, options: Options, normalised: bool) -> Pairing
     )
 
 
+def scalar(name: str, value: Tensor | float, like: Tensor) -> Tensor:
+    """A scalar of the dtype that `like` is summed in, on its device."""
+    found = torch.as_tensor(value, dtype=accumulated(like.dtype), device=like.device)
+    if found.numel() != 1:
+        raise ValueError(f"wants {name} as one number; got {(*found.shape,)}")
+    return found.reshape(())
+
+
 def _check(x: Tensor, y: Tensor, options: Options) -> None:
     if x.shape != y.shape or x.ndim != 2:
         raise ValueError(f"wants x and y of one shape (n, D); got {(*x.shape,)} and {(*y.shape,)}")
@@ -199,15 +209,27 @@ def _check(x: Tensor, y: Tensor, options: Options) -> None:
             f"wants negatives (m, {x.shape[1]}) of {x.dtype}; got {(*negatives.shape,)} of "
             f"{negatives.dtype}"
         )
+    if options.duplicates not in ("mask", "positive"):
+        raise ValueError(f"duplicates is {options.duplicates!r}; wants 'mask' or 'positive'")
+    if options.negative_ids is not None and options.y_ids is None:
+        raise ValueError("negative_ids want y_ids beside them, to be compared with")
     for name, ids, wanted in (
         ("x_ids", options.x_ids, x),
         ("y_ids", options.y_ids, x),
         ("negative_ids", options.negative_ids, x[:0] if negatives is None else negatives),
     ):
-        if ids is not None and ids.shape != wanted.shape[:1]:
-            raise ValueError(f"wants {len(wanted)} {name}; got {(*ids.shape,)}")
-    if weights is not None and (weights.shape != x.shape[:1] or bool((weights < 0).any())):
-        raise ValueError(f"wants {len(x)} weights of at least 0; got {(*weights.shape,)}")
+        if ids is None:
+            continue
+        if ids.is_floating_point() or ids.shape != wanted.shape[:1]:
+            raise ValueError(
+                f"wants {name} as {len(wanted)} integers; got {(*ids.shape,)} of {ids.dtype}"
+            )
+    if weights is not None and (
+        weights.shape != x.shape[:1]
+        or not bool(weights.isfinite().all())
+        or bool((weights < 0).any())
+    ):
+        raise ValueError(f"wants {len(x)} finite weights of at least 0; got {(*weights.shape,)}")
     if not 0 <= options.label_smoothing <= 1:
         raise ValueError(f"label_smoothing is {options.label_smoothing}; it goes from 0 to 1")
 

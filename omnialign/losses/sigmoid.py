@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
-from omnialign.losses.pairing import Duplicates, Options, Pairing, pair_up
-from omnialign.losses.tiles import Tile, accumulated, derivative_by_scale, tiles
+from omnialign.losses.pairing import Duplicates, Options, Pairing, pair_up, scalar
+from omnialign.losses.tiles import Tile, derivative_by_scale, tiles
 
 LARGE = 4.0
 """Above, float32 has too few digits left of `1 - sigmoid` for its logarithm."""
@@ -73,9 +73,9 @@ def sigmoid(
     )
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         pairing = pair_up(x, y, options, normalised=False)
-    scale, offset = (
-        torch.as_tensor(v, dtype=accumulated(x.dtype), device=x.device) for v in (logit_scale, bias)
-    )
+    scale, offset = scalar("logit_scale", logit_scale, x), scalar("bias", bias, x)
+    if not scale > 0:
+        raise ValueError(f"wants a positive logit_scale; got {scale.item()}")
     loss = _Sigmoid.apply(x, y, negatives, scale, offset, pairing)
     assert isinstance(loss, Tensor)
     return loss

@@ -6,6 +6,7 @@ Axes: n pairs, D dim.
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from torch import Tensor
 
 from omnialign.data.loader import PairBatch
 from omnialign.engine import train
-from omnialign.engine.gradient_cache import GradientCache, average_gradients, halved
-from omnialign.engine.memory import fitting, saved_bytes
+from omnialign.engine.gradient_cache import GradientCache, average_gradients, split
+from omnialign.engine.memory import free_bytes, saved_bytes
 from omnialign.engine.objective import Objective, StepBatches, places
 from omnialign.engine.run_folder import RunFolder
 from omnialign.errors import TrainingError
@@ -80,6 +81,21 @@ def test_gradients_are_those_of_the_whole_batch(sizes: list[int], graph_bytes: i
         torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-13)
 
 
+def test_what_is_kept_changes_no_bit() -> None:
+    """A small last micro-batch may be kept where a larger one before it was not."""
+    given = batches([4, 4, 1])
+    found: list[dict[str, Tensor]] = []
+    for graph_bytes in (NOTHING, 1500, 3000, 5000, EVERYTHING):
+        made = objective().float()
+        inputs = [[m.rows(slice(None)) for m in batch] for batch in given]
+        for batch in inputs:
+            for micro in batch:
+                micro.x = micro.x.float()
+        GradientCache(made, graph_bytes)(inputs, KEY)
+        found.append(gradients(made))
+    assert all(other[name].equal(found[0][name]) for other in found for name in found[0])
+
+
 def test_micro_batches_are_computed_once_where_memory_allows() -> None:
     """Of seven micro-batches a side, those whose graph is not kept are embedded twice."""
     counts: dict[int, int] = {}
@@ -112,11 +128,11 @@ def test_what_is_not_trained_is_embedded_once_and_has_no_gradient() -> None:
     assert all("towers.toy_words" not in name for name in gradients(made))
 
 
-def test_halving_keeps_every_pair_in_order() -> None:
+def test_splitting_keeps_every_pair_in_order() -> None:
     given = batches([5, 2])
-    split = halved(given, 2)
-    assert [len(micro) for micro in split[0]] == [2, 2, 1, 2]
-    for before, after in zip(given, split, strict=True):
+    smaller = split(given, 2)
+    assert [len(micro) for micro in smaller[0]] == [2, 2, 1, 2]
+    for before, after in zip(given, smaller, strict=True):
         for name in ("x", "x_ids", "y_ids"):
             joined = [torch.cat([getattr(m, name) for m in some]) for some in (before, after)]
             assert torch.equal(*joined)
@@ -130,11 +146,15 @@ def test_saved_bytes_counts_activations_once_and_no_weights() -> None:
     assert saved.num_bytes == x.nbytes + 8 * 50 * 4
 
 
-@pytest.mark.parametrize(
-    ("rows", "batch_size", "size"), [(4096.0, 100, 64), (100.0, 1000, 16), (0.5, 8, 1), (9e9, 8, 8)]
-)
-def test_a_quarter_of_what_fits(rows: float, batch_size: int, size: int) -> None:
-    assert fitting(rows, batch_size) == size
+def test_a_container_may_leave_less_than_the_machine_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnialign.engine.memory.CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_bytes(torch.device("cpu")) > 2**20
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("2000\n")
+    assert free_bytes(torch.device("cpu")) == 3000
 
 
 def test_no_gradient_counts_as_zero_for_the_average(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,22 +187,52 @@ class TestRuns:
     def test_too_little_memory_halves_and_loses_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        real = GradientCache.__call__
+        """The failed attempt's graphs are gone before the next one begins."""
+        embed, loss = Objective.embed, Objective.loss
+        graphs: list[weakref.ref[Tensor]] = []
 
-        def scarce(self: GradientCache, given: StepBatches, *rest: Any) -> Any:
+        def tracked(self: Objective, *given: Any) -> Tensor:
+            vectors = embed(self, *given)
+            graphs.append(weakref.ref(vectors))
+            return vectors
+
+        def scarce(self: Objective, vectors: Any, given: StepBatches, measure: bool) -> Any:
             if max(len(micro) for batch in given for micro in batch) > 4:
                 raise torch.OutOfMemoryError("out of memory")
-            return real(self, given, *rest)
+            assert sum(ref() is not None for ref in graphs[:failed]) == 0
+            return loss(self, vectors, given, measure)
 
         wanted = parse_recipe(table(num_steps=3, micro_batch_size="auto"))
+        failed = 6
         with monkeypatch.context() as patch:
-            patch.setattr(GradientCache, "__call__", scarce)
+            patch.setattr(Objective, "embed", tracked)
+            patch.setattr(Objective, "loss", scarce)
             space = train(wanted, tmp_path / "scarce")
+        assert len(graphs) > failed
         assert RunFolder(tmp_path / "scarce").micro_batch_size() == 4
-        resumed = tmp_path / "given"
-        other = train(parse_recipe(table(num_steps=3, micro_batch_size=4)), resumed)
+        other = train(parse_recipe(table(num_steps=3, micro_batch_size=4)), tmp_path / "given")
         for name, value in space.state_dict().items():
             torch.testing.assert_close(value, other.state_dict()[name], rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("content", ["", "{}", '{"micro_batch_size": null}'])
+    def test_a_damaged_size_is_named(self, tmp_path: Path, content: str) -> None:
+        wanted = parse_recipe(table(num_steps=2, checkpoint_every=1, micro_batch_size="auto"))
+        train(wanted, tmp_path)
+        (tmp_path / "micro_batch.json").write_text(content)
+        with pytest.raises(TrainingError, match=r"micro_batch\.json is damaged .*delete it"):
+            train(parse_recipe(table(num_steps=3, micro_batch_size="auto")), tmp_path, resume=True)
+
+    def test_a_new_run_finds_its_own_size(self, tmp_path: Path) -> None:
+        RunFolder(tmp_path).keep_micro_batch_size(1)
+        train(parse_recipe(table(num_steps=1, micro_batch_size="auto")), tmp_path)
+        assert RunFolder(tmp_path).micro_batch_size() == 16
+
+    def test_where_nothing_is_trained_the_whole_batch_fits(self, tmp_path: Path) -> None:
+        made = table(num_steps=1, micro_batch_size="auto")
+        frozen = {"frozen": True, "projection": "identity"}
+        made["towers"] = dict.fromkeys(("toy_signal", "toy_words", "toy_echo"), frozen)
+        train(parse_recipe(made), tmp_path)
+        assert RunFolder(tmp_path).micro_batch_size() == 16
 
     def test_a_size_that_was_asked_for_is_not_changed(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -191,5 +241,5 @@ class TestRuns:
             raise torch.OutOfMemoryError("out of memory")
 
         monkeypatch.setattr(GradientCache, "__call__", never)
-        with pytest.raises(TrainingError, match=r"micro_batch_size = 8.*choose a smaller one"):
+        with pytest.raises(TrainingError, match=r"micro_batch_size = 8, with .*choose a smaller"):
             train(parse_recipe(table(num_steps=2, micro_batch_size=8)), tmp_path)

@@ -260,6 +260,29 @@ class TestWeightAverage:
 
 
 class TestFailures:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"test": {"data": "rows", "where": {"splt": "test"}}}, "no column 'splt'"),
+            ({"test": {"data": "rows", "where": {"number": -5}}}, "no row has .*-5"),
+        ],
+    )
+    def test_held_out_rows_are_opened_before_training(
+        self, change: dict[str, Any], message: str, tmp_path: Path
+    ) -> None:
+        table = toy.recipe()
+        table["pairs"][0] |= change
+        with pytest.raises(DataError, match=message):
+            train(parse_recipe(table), tmp_path)
+        assert not (tmp_path / "metrics.jsonl").exists()
+
+    def test_a_label_that_no_row_has_is_found_before_training(self, tmp_path: Path) -> None:
+        table = toy.recipe()
+        rows = {"task": "zero_shot", "modality": "toy_signal", "rows": "rows", "label": "class"}
+        table["evaluations"] = [rows]
+        with pytest.raises(DataError, match="no column 'class'"):
+            train(parse_recipe(table), tmp_path)
+
     def failing(self, monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
         """Makes the gradient of some steps, from 1, not a number."""
         forward, calls = toy.Mlp.forward, []

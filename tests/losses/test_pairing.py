@@ -196,11 +196,15 @@ def test_only_what_is_trained_gets_a_gradient(wanted: str) -> None:
     [
         ({"negatives": torch.zeros(2, D + 1, dtype=torch.float64)}, r"wants negatives \(m, 6\)"),
         ({"negatives": torch.zeros(2, D)}, "of torch.float32"),
-        ({"weights": torch.ones(N + 1)}, "wants 9 weights"),
+        ({"weights": torch.ones(N + 1)}, "wants 9 finite weights"),
+        ({"weights": torch.full((N,), torch.nan)}, "finite weights"),
+        ({"weights": torch.zeros(N)}, "all weights are zero"),
+        ({"duplicates": "drop"}, "wants 'mask' or 'positive'"),
+        ({"x_ids": torch.zeros(N)}, "9 integers; got .* of torch.float32"),
         ({"weights": -torch.ones(N)}, "at least 0"),
         ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
-        ({"x_ids": torch.zeros(3, dtype=torch.int64)}, "wants 9 x_ids"),
-        ({"negative_ids": torch.zeros(3, dtype=torch.int64)}, "wants 0 negative_ids"),
+        ({"x_ids": torch.zeros(3, dtype=torch.int64)}, "wants x_ids as 9 integers"),
+        ({"negative_ids": torch.zeros(3, dtype=torch.int64)}, "want y_ids beside them"),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> None:
@@ -211,3 +215,22 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> N
         sigmoid(x, y, scale, bias, **change)
     with pytest.raises(ValueError, match="one floating dtype"):
         info_nce(x, y.float(), scale)
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [(-10.0, "positive logit_scale; got -10"), (torch.ones(2), r"one number; got \(2,\)")],
+)
+def test_a_scale_is_one_positive_number(scale: Any, message: str) -> None:
+    x, y, _, _, bias = operands(4.0, -2.0)
+    for loss in (lambda: info_nce(x, y, scale), lambda: sigmoid(x, y, scale, bias)):
+        with pytest.raises(ValueError, match=message):
+            loss()
+
+
+def test_a_scale_of_one_element_is_a_scalar() -> None:
+    x, y, *_ = operands(4.0)
+    scale = torch.full((1,), 4.0, dtype=torch.float64, requires_grad=True)
+    info_nce(x, y, scale).backward()
+    assert scale.grad is not None
+    assert scale.grad.shape == (1,)
