@@ -91,27 +91,27 @@ class _InfoNCE(torch.autograd.Function):
     ) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             keys = pairing.gather_keys(y, negatives)
-            rows, columns, extra = _log_sums(x, keys, scale.item(), pairing)
-            columns = pairing.processes.merge_log_sums(columns)
+            row_logs, column_logs, due_total = _log_sums(x, keys, scale.item(), pairing)
+            column_logs = pairing.processes.merge_log_sums(column_logs)
             own = (x.to(scale.dtype) * y.to(scale.dtype)).sum(1) * scale
-        ctx.save_for_backward(x, keys, scale, rows, columns)
+        ctx.save_for_backward(x, keys, scale, row_logs, column_logs)
         ctx.pairing = pairing
-        both = pairing.weights[pairing.own] * (rows + columns[pairing.own])
-        return ((both - pairing.own_target * own).sum() - extra) * (pairing.processes.size / 2)
+        logs = pairing.weights[pairing.own] * (row_logs + column_logs[pairing.own])
+        return ((logs - pairing.own_target * own).sum() - due_total) * (pairing.processes.size / 2)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grad_outputs: Tensor
     ) -> tuple[Tensor | None, ...]:
-        x, keys, scale, rows, columns = ctx.saved_tensors
+        x, keys, scale, row_logs, column_logs = ctx.saved_tensors
         pairing: Pairing = ctx.pairing
         wants_x, wants_y, wants_negatives, wants_scale, _ = ctx.needs_input_grad
         wants_keys = wants_y or wants_negatives
         wants_rows = wants_x or (wants_scale and not wants_keys)
         with torch.autocast(x.device.type, enabled=False):
             d_x, d_keys = _gradients(
-                x, keys, scale.item(), pairing, rows, columns, wants_rows, wants_keys
+                x, keys, scale.item(), pairing, row_logs, column_logs, wants_rows, wants_keys
             )
             factor = grad_outputs[0] * (pairing.processes.size / 2)
             d_scale = d_y = d_negatives = None
@@ -127,39 +127,39 @@ class _InfoNCE(torch.autograd.Function):
 def _log_sums(
     x: Tensor, keys: Tensor, scale: float, pairing: Pairing
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-sums of rows `(n,)` and columns `(N,)`, and what targets besides the own pair take away.
+    """Log-sums of rows `(n,)` and columns `(N,)`, and the sum of target times S but for own pairs.
 
     One exponential an entry: relative to the largest of its row, from where a weighted sum leads to
     the columns.
     """
     N = pairing.num_partners
     tile = Tile(x)
-    rows = pairing.weights.new_full((len(x),), -torch.inf)
-    columns = pairing.weights.new_full((N,), -torch.inf)
-    extra = pairing.weights.new_zeros(())
-    lowest = torch.finfo(rows.dtype).min
+    row_logs = pairing.weights.new_full((len(x),), -torch.inf)
+    column_logs = pairing.weights.new_full((N,), -torch.inf)
+    due_total = pairing.weights.new_zeros(())
+    lowest = torch.finfo(row_logs.dtype).min
     for r, c in tiles(len(x), N, len(keys)):
         S = tile.similarities(x[r], keys[c], scale)
         excluded, due = pairing.tile(r, c)
         if due is not None:
-            extra += torch.einsum("nm,nm->", S, due)
+            due_total += torch.einsum("nm,nm->", S, due)
         if excluded is not None:
             S.masked_fill_(excluded, -torch.inf)
-        most = S.amax(1).clamp_(min=lowest)
-        S.sub_(most[:, None]).exp_()
-        rows[r] = torch.logaddexp(rows[r], S.sum(1).log_().add_(most))
+        row_tops = S.amax(1).clamp_(min=lowest)
+        S.sub_(row_tops[:, None]).exp_()
+        row_logs[r] = torch.logaddexp(row_logs[r], S.sum(1).log_().add_(row_tops))
         if c.start >= N:
             continue
-        top = most.max()
-        sums = torch.mv(S.T, (most - top).exp_())
-        found = sums.log().add_(top)
+        tile_top = row_tops.max()
+        sums = torch.mv(S.T, (row_tops - tile_top).exp_())
+        logs = sums.log().add_(tile_top)
         if bool((sums < LEAST_SUM).any()):
             again = tile.similarities(x[r], keys[c], scale)
             if excluded is not None:
                 again.masked_fill_(excluded, -torch.inf)
-            found = again.logsumexp(0)
-        columns[c] = torch.logaddexp(columns[c], found)
-    return rows, columns, extra
+            logs = again.logsumexp(0)
+        column_logs[c] = torch.logaddexp(column_logs[c], logs)
+    return row_logs, column_logs, due_total
 
 
 def _gradients(
@@ -167,15 +167,15 @@ def _gradients(
     keys: Tensor,
     scale: float,
     pairing: Pairing,
-    rows: Tensor,
-    columns: Tensor,
+    row_logs: Tensor,
+    column_logs: Tensor,
     wants_x: bool,
     wants_keys: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     """Twice the derivative by `x` `(n, D)` and by `keys` `(M, D)`, over the scale.
 
-    Of an entry S it is `w_i exp(S - row_i) + w_j exp(S - column_j) - target`; the second is the
-    first times a product of what belongs to the row and what belongs to the column.
+    Of an entry S it is `w_i exp(S - row_log_i) + w_j exp(S - column_log_j) - target`; the second is
+    the first times a product of what belongs to the row and what belongs to the column.
     """
     N = pairing.num_partners
     tile = Tile(x)
@@ -188,27 +188,24 @@ def _gradients(
         if excluded is not None:
             S.masked_fill_(excluded, -torch.inf)
         if c.start >= N:
-            S.sub_(rows[r, None]).exp_().mul_(weights[r, None])
+            S.sub_(row_logs[r, None]).exp_().mul_(weights[r, None])
         else:
-            top = rows[r].max()
+            tile_top = row_logs[r].max()
             factors = tile.beside(S)
-            if bool(top - columns[c].min() < MOST_SPREAD):
-                of_columns = (top - columns[c]).exp_().mul_(pairing.weights[c])
+            if bool(tile_top - column_logs[c].min() < MOST_SPREAD):
+                of_columns = (tile_top - column_logs[c]).exp_().mul_(pairing.weights[c])
                 torch.addcmul(
-                    weights[r, None], (rows[r] - top).exp_()[:, None], of_columns, out=factors
+                    weights[r, None],
+                    (row_logs[r] - tile_top).exp_()[:, None],
+                    of_columns,
+                    out=factors,
                 )
-                S.sub_(rows[r, None]).exp_().mul_(factors)
+                S.sub_(row_logs[r, None]).exp_().mul_(factors)
             else:
-                torch.sub(S, columns[c], out=factors).exp_().mul_(pairing.weights[c])
-                S.sub_(rows[r, None]).exp_().mul_(weights[r, None]).add_(factors)
+                torch.sub(S, column_logs[c], out=factors).exp_().mul_(pairing.weights[c])
+                S.sub_(row_logs[r, None]).exp_().mul_(weights[r, None]).add_(factors)
         if due is not None:
             S.sub_(due)
-        tile.accumulate(
-            S,
-            x[r],
-            keys[c],
-            d_x[r] if d_x is not None else None,
-            d_keys[c] if d_keys is not None else None,
-        )
+        tile.accumulate(S, r, c, x, keys, d_x, d_keys)
     pairing.subtract_own(d_x, d_keys, x, keys)
     return d_x, d_keys

@@ -172,12 +172,6 @@ def _one_pass(
         if due is not None:
             S.sub_(due, alpha=0.5)
         d_bias += S.sum()
-        tile.accumulate(
-            S,
-            x[r],
-            keys[c],
-            d_x[r] if d_x is not None else None,
-            d_keys[c] if d_keys is not None else None,
-        )
+        tile.accumulate(S, r, c, x, keys, d_x, d_keys)
     pairing.subtract_own(d_x, d_keys, x, keys, 0.5)
     return loss, d_bias, d_x, d_keys

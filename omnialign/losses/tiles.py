@@ -58,21 +58,31 @@ class Tile:
         return self._view("beside", (S.shape[0], S.shape[1]), S.dtype)
 
     def accumulate(
-        self, S: Tensor, x: Tensor, keys: Tensor, d_x: Tensor | None, d_keys: Tensor | None
+        self,
+        S: Tensor,
+        r: slice,
+        c: slice,
+        x: Tensor,
+        keys: Tensor,
+        d_x: Tensor | None,
+        d_keys: Tensor | None,
     ) -> None:
-        """`d_x += S @ keys` and `d_keys += S.T @ x`."""
+        """`d_x[r] += S @ keys[c]` and `d_keys[c] += S.T @ x[r]`."""
         if x.dtype not in COARSE:
             if d_x is not None:
-                d_x.addmm_(S, keys)
+                d_x[r].addmm_(S, keys[c])
             if d_keys is not None:
-                d_keys.addmm_(S.T, x)
+                d_keys[c].addmm_(S.T, x[r])
             return
         coarse = self._view("coarse", (S.shape[0], S.shape[1]), x.dtype).copy_(S)
-        for into, weights, vectors in ((d_x, coarse, keys), (d_keys, coarse.T, x)):
+        for into, place, weights, vectors in (
+            (d_x, r, coarse, keys[c]),
+            (d_keys, c, coarse.T, x[r]),
+        ):
             if into is not None:
-                shape = (into.shape[0], into.shape[1])
+                shape = (len(weights), vectors.shape[1])
                 product = self._view("product", shape, x.dtype)
-                into.add_(torch.mm(weights, vectors, out=product))
+                into[place].add_(torch.mm(weights, vectors, out=product))
 
 
 def accumulated(dtype: torch.dtype) -> torch.dtype:
