@@ -76,7 +76,8 @@ def sides() -> dict[str, Callable[[], Any]]:
             ids = (micro.x, micro.y)[place.side]
             return embed(self.model, ids, torch.ones_like(ids))
 
-        def loss(self, vectors: Any, batches: Any) -> Any:
+        def loss(self, vectors: Any, batches: Any, measure: bool) -> Any:
+            del measure
             x, y = (
                 torch.cat([vectors[place] for place in places(batches) if place.side == side])
                 for side in (0, 1)
