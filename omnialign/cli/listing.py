@@ -102,7 +102,7 @@ def schema() -> None:
 
     Example: `omnialign recipes schema > recipe.schema.json`
     """
-    from omnialign.recipe_schema import recipe_schema
+    from omnialign.recipe.schema import recipe_schema
     from omnialign.registry import registry
 
     print_json(recipe_schema(registry()))

@@ -8,7 +8,7 @@ from typing import Any
 
 from omnialign.errors import PluginError
 from omnialign.options import options_model
-from omnialign.recipe import Recipe
+from omnialign.recipe.tables import Recipe
 from omnialign.registry import Registry
 
 

@@ -15,7 +15,7 @@ from omnialign.recipe import (
     shipped_recipes,
     to_toml,
 )
-from omnialign.recipe_schema import recipe_schema
+from omnialign.recipe.schema import recipe_schema
 from omnialign.registry import Registry
 from omnialign.testing import toy
 

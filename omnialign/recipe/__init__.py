@@ -1,0 +1,43 @@
+"""Recipes: TOML files that say what to train on what. Data, never imported.
+
+`load_recipe` reads a file, applies `--set` overrides and checks everything against the types of
+`tables` and against what is installed, so that a slip is found before any work begins.
+"""
+
+from omnialign.recipe.loading import (
+    find_recipe,
+    load_recipe,
+    parse_recipe,
+    shipped_recipes,
+    to_toml,
+)
+from omnialign.recipe.tables import (
+    Choice,
+    Evaluation,
+    Pair,
+    Recipe,
+    Retrieval,
+    Rows,
+    Scalar,
+    Tower,
+    Train,
+    ZeroShot,
+)
+
+__all__ = [
+    "Choice",
+    "Evaluation",
+    "Pair",
+    "Recipe",
+    "Retrieval",
+    "Rows",
+    "Scalar",
+    "Tower",
+    "Train",
+    "ZeroShot",
+    "find_recipe",
+    "load_recipe",
+    "parse_recipe",
+    "shipped_recipes",
+    "to_toml",
+]
