@@ -13,6 +13,7 @@ import pickle
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ def _shuffled(num_rows: int, epoch: int, seed: int) -> np.ndarray[Any, Any]:
 
 
 class StepSampler(Sampler[list[Draw]]):
-    """This process's share of each batch, from the first of `steps` on, in micro-batches."""
+    """This process's share of the batch of each of `steps`, in micro-batches."""
 
     def __init__(
         self,
@@ -122,11 +123,9 @@ class StepSampler(Sampler[list[Draw]]):
         self._seed = seed
         self._share = range(process, batch_size, num_processes)
         self._micro_batch_size = micro_batch_size or batch_size
-
-    @property
-    def num_micro_batches(self) -> int:
-        """Of a step, on this process."""
-        return -(-len(self._share) // self._micro_batch_size)
+        largest_share = -(-batch_size // num_processes)
+        self.num_micro_batches = -(-largest_share // self._micro_batch_size)
+        """Of a step, the same on all processes."""
 
     def __len__(self) -> int:
         return len(self._steps) * self.num_micro_batches
@@ -135,8 +134,16 @@ class StepSampler(Sampler[list[Draw]]):
         for step in self._steps:
             batch = draws(self.num_rows, self.batch_size, step, self._seed)
             own = [batch[place] for place in self._share]
-            for start in range(0, len(own), self._micro_batch_size):
-                yield own[start : start + self._micro_batch_size]
+            yield from self._cut(own)
+
+    def _cut(self, own: list[Draw]) -> Iterator[list[Draw]]:
+        size, parts = self._micro_batch_size, self.num_micro_batches
+        if len(own) > size * (parts - 1):
+            edges = range(0, size * parts + 1, size)
+        else:  # another process has one row more, and it takes a micro-batch of its own
+            edges = [len(own) * k // parts for k in range(parts + 1)]
+        for first, end in pairwise(edges):
+            yield own[first:end]
 
 
 @dataclass(frozen=True)
@@ -262,9 +269,9 @@ class Quarantine:
         return len(self._seen)
 
     def add(
-        self, data: str, num_rows: int, found: Sequence[Unreadable], write: bool = True
+        self, step: int, data: str, num_rows: int, found: Sequence[Unreadable], write: bool = True
     ) -> None:
-        """Notes new rows of a data table; raises `DataError` above the limit.
+        """Notes rows of a data table that are new with a step; raises `DataError` above the limit.
 
         Of several processes, which all see the same rows, one writes.
         """
@@ -275,7 +282,8 @@ class Quarantine:
         if write:
             with self._path.open("a", encoding="utf-8") as file:
                 for entry in new:
-                    file.write(json.dumps({"data": data, **vars(entry)}, ensure_ascii=False) + "\n")
+                    line = {"step": step, "data": data, **vars(entry)}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
         count = sum(1 for name, _ in self._seen if name == data)
         if count > self._max_share * num_rows:
             raise DataError(

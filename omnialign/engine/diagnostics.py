@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor, nn
 
+from omnialign.engine.sharding import total_norm
 from omnialign.recipe import Recipe
 
 MAX_MEASURED = 1024
@@ -99,7 +100,7 @@ def gradient_norms(towers: Mapping[str, nn.Module]) -> dict[str, float]:
     for name, tower in towers.items():
         if any(p.requires_grad for p in tower.parameters()):
             gradients = [p.grad for p in tower.parameters() if p.grad is not None]
-            found[name] = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
+            found[name] = float(total_norm(gradients))
     return found
 
 
@@ -108,12 +109,12 @@ class Watch:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._said: set[str] = set()
+        self.said: set[str] = set()
 
     def new_warnings(self, report: StepReport) -> list[str]:
         """What has to be said of a step and was not said before."""
-        found = [text for text in self._all(report) if text.partition(":")[0] not in self._said]
-        self._said.update(text.partition(":")[0] for text in found)
+        found = [text for text in self._all(report) if text.partition(":")[0] not in self.said]
+        self.said.update(text.partition(":")[0] for text in found)
         return found
 
     def _all(self, report: StepReport) -> Iterable[str]:

@@ -8,13 +8,14 @@ Axes: n rows of a micro-batch, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from omnialign.engine.memory import saved_bytes
+from omnialign.data.loader import PairBatch
+from omnialign.engine.memory import all_or_none, saved_bytes
 from omnialign.engine.objective import (
     Objective,
     PairMetrics,
@@ -23,6 +24,8 @@ from omnialign.engine.objective import (
     StepKey,
     places,
 )
+from omnialign.engine.sharding import is_sharded
+from omnialign.errors import DataError
 
 
 class GradientCache:
@@ -46,24 +49,26 @@ class GradientCache:
         free = float(self._graph_bytes)
         graphs: dict[Place, Tensor] = {}
         leaves: dict[Place, Tensor] = {}
-        for place in places(batches):
-            needed = self.bytes_of(place, batches, key)
-            keeps = 0 < needed <= free
-            with torch.set_grad_enabled(keeps):
-                vectors = objective.embed(batches, place, key)
-            if keeps:
-                graphs[place] = vectors
-                free -= needed
-            leaves[place] = vectors.detach().requires_grad_(needed > 0)
+        with all_or_none(objective.group, objective.space.device):
+            for place in places(batches):
+                needed = self.bytes_of(place, batches, key)
+                keeps = 0 < needed <= free
+                with torch.set_grad_enabled(keeps):
+                    vectors = objective.embed(batches, place, key)
+                if keeps:
+                    graphs[place] = vectors
+                    free -= needed
+                leaves[place] = vectors.detach().requires_grad_(needed > 0)
         loss, metrics = objective.loss(leaves, batches, measure)
         loss.backward()
-        for place in places(batches):  # one order, whatever is kept: sums stay the same bits
-            gradient = leaves.pop(place).grad
-            if gradient is not None:
-                vectors = graphs.pop(place, None)
-                if vectors is None:
-                    vectors = objective.embed(batches, place, key)
-                vectors.backward(gradient)
+        with all_or_none(objective.group, objective.space.device):
+            for place in places(batches):  # one order, whatever is kept: sums stay the same bits
+                gradient = leaves.pop(place).grad
+                if gradient is not None:
+                    vectors = graphs.pop(place, None)
+                    if vectors is None:
+                        vectors = objective.embed(batches, place, key)
+                    vectors.backward(gradient)
         return loss.detach(), metrics
 
     def bytes_of(self, place: Place, batches: StepBatches, key: StepKey) -> float:
@@ -82,10 +87,13 @@ class GradientCache:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], num_processes: int) -> None:
-    """The mean over all processes of every gradient, in one exchange a dtype."""
+    """The mean over all processes of every gradient, in one exchange a dtype.
+
+    Sharded weights are left out: their gradients come averaged.
+    """
     gradients: dict[torch.dtype, list[Tensor]] = {}
     for parameter in parameters:
-        if parameter.requires_grad:
+        if parameter.requires_grad and not is_sharded(parameter):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.setdefault(parameter.grad.dtype, []).append(parameter.grad)
@@ -107,3 +115,23 @@ def split(batches: StepBatches, most: int) -> StepBatches:
         ]
         for batch in batches
     ]
+
+
+def in_parts(batch: Sequence[PairBatch], wanted: int) -> list[PairBatch]:
+    """The same rows in `wanted` micro-batches, at least as many as there are: the largest halve.
+
+    Raises `DataError` where there are fewer rows.
+    """
+    parts = list(batch)
+    while len(parts) < wanted:
+        largest = max(range(len(parts)), key=lambda k: len(parts[k]))
+        half = -(-len(parts[largest]) // 2)
+        first, rest = parts[largest].rows(slice(half)), parts[largest].rows(slice(half, None))
+        if not len(rest):
+            raise DataError(
+                f"a process can read {len(parts)} rows of its share of a batch, and with "
+                f"train.shard_weights it wants {wanted} micro-batches; choose a larger "
+                "train.batch_size or train.micro_batch_size"
+            )
+        parts[largest : largest + 1] = [first, rest]
+    return parts

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import psutil
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+
+from omnialign.engine.sharding import is_sharded
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -39,9 +42,10 @@ class Saved:
 
 @contextmanager
 def saved_bytes(module: nn.Module) -> Generator[Saved]:
-    """Counts what is kept for the backward by what runs inside."""
+    """Counts what is kept for the backward by what runs inside; gathered weights too."""
     found = Saved()
-    seen = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    whole = [p for p in module.parameters() if not is_sharded(p)]
+    seen = {p.untyped_storage().data_ptr() for p in whole}
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -59,3 +63,21 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
+
+
+@contextmanager
+def all_or_none(group: dist.ProcessGroup | None, device: torch.device) -> Generator[None]:
+    """Makes an allocation that fails in one process of a group fail in all, which then agree."""
+    failure: BaseException | None = None
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if group is None or not is_out_of_memory(error):
+            raise
+        failure = error
+    if group is None:
+        return
+    failed = torch.tensor(float(failure is not None), device=device)
+    dist.all_reduce(failed, dist.ReduceOp.MAX, group=group)
+    if failed:
+        raise failure or torch.OutOfMemoryError("out of memory in another process")

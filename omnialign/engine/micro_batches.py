@@ -39,23 +39,27 @@ class MicroBatches:
         self._objective = objective
         self._folder = folder
         self._accelerator = accelerator
-        self._may_halve = train.micro_batch_size == "auto" and accelerator.num_processes == 1
+        self._sharded = train.shard_weights and accelerator.num_processes > 1
+        self._may_halve = train.micro_batch_size == "auto" and not self._sharded
         device = accelerator.device
         sharing = accelerator.num_processes if device.type == "cpu" else 1
         budget = SHARE_OF_FREE * free_bytes(device) / sharing
         kept = train.kept_graphs_mib
         self.graph_bytes = int(budget * 3 / 4) if kept == "auto" else kept * 2**20
+        if self._sharded:  # what is kept differs by process, and all gather the same weights
+            self.graph_bytes = 0
         self._cache = GradientCache(objective, self.graph_bytes)
         wanted = train.micro_batch_size
         self.size = self._find(datasets, train, budget / 4) if wanted == "auto" else wanted
 
     def _find(self, datasets: Sequence[PairDataset], train: Train, budget: float) -> int:
         """The largest power of two whose graphs take `budget` bytes; the same on all processes."""
-        found = [0]
-        if self._accelerator.is_main_process:
-            found = [self._folder.micro_batch_size() or self._measured(datasets, train, budget)]
-            self._folder.keep_micro_batch_size(found[0])
+        kept = [self._folder.micro_batch_size() or 0]
+        broadcast_object_list(kept)
+        found = [kept[0] or self._measured(datasets, train, budget)]
         broadcast_object_list(found)
+        if self._accelerator.is_main_process:
+            self._folder.keep_micro_batch_size(found[0])
         return found[0]
 
     def _measured(self, datasets: Sequence[PairDataset], train: Train, budget: float) -> int:
@@ -105,4 +109,5 @@ class MicroBatches:
         self.size //= 2
         self.graph_bytes //= 2
         self._cache = GradientCache(self._objective, self.graph_bytes)
-        self._folder.keep_micro_batch_size(self.size)
+        if self._accelerator.is_main_process:
+            self._folder.keep_micro_batch_size(self.size)

@@ -64,7 +64,7 @@ class Objective(nn.Module):
         self.space = space
         self._bf16 = bf16
         self._pairs = list(recipe.pairs)
-        self._group = group
+        self.group = group
         self.biases = nn.ParameterDict(
             {
                 str(i): nn.Parameter(torch.tensor(FIRST_BIAS))
@@ -129,6 +129,9 @@ class Objective(nn.Module):
         total = torch.zeros((), device=self.space.device)
         metrics: list[PairMetrics] = []
         for i, (pair, batch) in enumerate(zip(self._pairs, batches, strict=True)):
+            metrics.append({})
+            if not batch:  # not its turn
+                continue
             x, y = (
                 torch.cat([vectors[Place(i, side, k)] for k in range(len(batch))])
                 for side in (0, 1)
@@ -143,14 +146,14 @@ class Objective(nn.Module):
                 "y_ids": y_ids,
                 "duplicates": pair.duplicates,
                 "label_smoothing": pair.label_smoothing,
-                "group": self._group,
+                "group": self.group,
             }
             if pair.loss == "sigmoid":
                 loss = sigmoid(x, y, scale, self.biases[str(i)], **options)
             else:
                 loss = info_nce(x, y, scale, **options)
             total = total + pair.weight * loss
-            metrics.append({"loss": loss.detach()})
+            metrics[-1]["loss"] = loss.detach()
             if measure:
                 x, y = x.detach(), y.detach()
                 metrics[-1] |= {"accuracy": in_batch_accuracy(x, y, x_ids, y_ids), **geometry(x, y)}

@@ -38,36 +38,26 @@ def learning_rate(train: Train, step: int) -> float:
 class WeightAverage:
     """An exponential moving average of trained weights (Polyak & Juditsky 1992).
 
-    The decay rises from 0.1 so that the start is forgotten early. Its state travels in checkpoints.
+    The decay rises from 0.1 so that the start is forgotten early.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self._decay = decay
-        self._steps = 0
-        self._average = {
+        self.num_steps = 0
+        self.weights = {
             name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad
         }
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        self._steps += 1
-        decay = min(self._decay, self._steps / (self._steps + 9))
+        self.num_steps += 1
+        decay = min(self._decay, self.num_steps / (self.num_steps + 9))
         for name, parameter in module.named_parameters():
-            if name in self._average:
-                self._average[name].lerp_(parameter, 1 - decay)
+            if name in self.weights:
+                self.weights[name].lerp_(parameter, 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
         for name, parameter in module.named_parameters():
-            if name in self._average:
-                parameter.copy_(self._average[name])
-
-    def state_dict(self) -> dict[str, object]:
-        return {"steps": self._steps, "average": self._average}
-
-    def load_state_dict(self, state: dict[str, object]) -> None:
-        assert isinstance(state["steps"], int)
-        assert isinstance(state["average"], dict)
-        self._steps = state["steps"]
-        for name, value in state["average"].items():
-            self._average[name].copy_(value)
+            if name in self.weights:
+                parameter.copy_(self.weights[name])

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
+from safetensors import SafetensorError
+from torch import Tensor
 
+from omnialign.engine.checkpoint import read, write
 from omnialign.errors import TrainingError
 from omnialign.overrides import read_toml
 from omnialign.recipe import Recipe, parse_recipe, to_toml
@@ -25,6 +29,7 @@ FREE_TO_CHANGE = {
     "keep_checkpoints",
     "log_every",
     "num_workers",
+    "shard_weights",
     "kept_graphs_mib",
     "cache_mib",
     "max_unreadable",
@@ -83,7 +88,7 @@ class RunFolder:
             environment = json.dumps(environment_versions(), indent=2)
             _replace(self.path / "environment.json", environment + "\n")
             _keep_lines(self.metrics, lambda line: line["step"] <= step)
-            _keep_lines(self.quarantine, lambda _: step > 0)
+            _keep_lines(self.quarantine, lambda line: line["step"] <= step)
         except OSError as error:
             raise TrainingError(f"cannot write to --output {self.path}: {error}") from None
         return step
@@ -115,19 +120,46 @@ class RunFolder:
     def checkpoint(self, step: int) -> Path:
         return self.checkpoints / f"step-{step:08d}"
 
-    def save_checkpoint(self, accelerator: Accelerator, step: int, keep: int) -> None:
-        """Writes a checkpoint beside the others and renames it when it is whole."""
+    def save_checkpoint(
+        self, step: int, keep: int, tensors: Mapping[str, Tensor], counts: Mapping[str, Any]
+    ) -> None:
+        """Writes a checkpoint beside the others, renames it when it is whole, and keeps the newest.
+
+        Raises `TrainingError` where it cannot be written; those before are as they were.
+        """
         partial = self.checkpoints / "partial"
-        if accelerator.is_main_process:
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with self.writing(f"the checkpoint of step {step}"):
+                write(partial, tensors, counts)
+                os.replace(partial, self.checkpoint(step))
+        except TrainingError:
             shutil.rmtree(partial, ignore_errors=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            os.replace(partial, self.checkpoint(step))
-            for old in self._saved()[:-keep]:
-                shutil.rmtree(old)
-        accelerator.wait_for_everyone()
+            raise
+        for old in self._saved()[:-keep]:
+            shutil.rmtree(old)
+
+    @contextmanager
+    def writing(self, what: str) -> Generator[None]:
+        """Makes a full disk a `TrainingError` that names the checkpoint to go on from."""
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            raise TrainingError(
+                f"{what} cannot be written to {self.path}: {error}; then {self.how_to_go_on()}"
+            ) from error
+
+    def how_to_go_on(self) -> str:
+        """What to do after a run was stopped."""
+        last = self.last_step()
+        return f"go on from {self.checkpoint(last)} (--resume)" if last else "start again"
+
+    def load_checkpoint(self, step: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and counts; raises `TrainingError` that names a damaged checkpoint."""
+        try:
+            return read(self.checkpoint(step))
+        except (OSError, ValueError, SafetensorError) as error:
+            raise damaged(self.checkpoint(step), error) from error
 
     def micro_batch_size(self) -> int | None:
         """What `auto` has found, so that a resumed run has the same sums; None if it has not."""
@@ -144,8 +176,16 @@ class RunFolder:
         _replace(self._micro_batch, json.dumps({"micro_batch_size": size}) + "\n")
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        """One more line; what is not finite is null there."""
+        with self.writing("a line of metrics"), self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+
+
+def damaged(checkpoint: Path, error: Exception) -> TrainingError:
+    return TrainingError(
+        f"checkpoint {checkpoint} is damaged ({type(error).__name__}: {error}); delete it to go on "
+        "from the one before"
+    )
 
 
 def environment_versions() -> dict[str, str]:
@@ -158,6 +198,12 @@ def environment_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inside) for key, inside in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _keep_lines(file: Path, wanted: Callable[[Any], bool]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
@@ -16,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from torch import Tensor
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
 
 from omnialign.data.loader import (
     PairBatch,
@@ -28,11 +30,15 @@ from omnialign.data.loader import (
 )
 from omnialign.data.pipeline import Pipeline
 from omnialign.data.rows import PairRows, check_held_out
+from omnialign.engine.checkpoint import restore, state_tensors
 from omnialign.engine.diagnostics import StepReport, Watch, gradient_norms
+from omnialign.engine.gradient_cache import average_gradients, in_parts
 from omnialign.engine.micro_batches import MicroBatches
 from omnialign.engine.objective import Objective, PairMetrics, StepBatches, StepKey
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate
-from omnialign.engine.run_folder import RunFolder
+from omnialign.engine.run_folder import RunFolder, damaged
+from omnialign.engine.sharding import clip_gradients, shard, whole
+from omnialign.engine.turns import turns
 from omnialign.errors import DataError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
@@ -78,7 +84,13 @@ class _Run:
             mixed_precision="no",  # accelerate fixes it once a process, a recipe once a run
             log_with=[*recipe.train.trackers] or None,
             project_dir=str(output),
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(
+                    find_unused_parameters=recipe.train.pair_sampling != "all"
+                )
+            ],
         )
+        self.sharded = recipe.train.shard_weights and self.accelerator.num_processes > 1
         self.device = self.accelerator.device
         if self.accelerator.is_main_process:
             self.folder.start(recipe, resume)
@@ -94,9 +106,9 @@ class _Run:
         self.started, self.quarantine = time.perf_counter(), quarantine
         for step, batches in enumerate(self._batches(), self.first_step + 1):
             reports = step % train.log_every == 0 or step == train.num_steps
-            self._step(step, self._set_aside(batches, quarantine), reports)
+            self._step(step, self._set_aside(step, batches, quarantine), reports)
             if step % train.checkpoint_every == 0 or step == train.num_steps:
-                self.folder.save_checkpoint(self.accelerator, step, train.keep_checkpoints)
+                self._save_checkpoint(step)
         return self._finish()
 
     def _prepare(self) -> None:
@@ -106,29 +118,50 @@ class _Run:
         space = build(recipe)
         group = dist.group.WORLD if self.accelerator.num_processes > 1 else None
         objective = Objective(space, recipe, group, _bf16(train.precision, self.device))
-        optimizer = build_optimizer(objective, train)
         datasets = self._datasets(space)
-        self.space = space
-        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.turns = turns(train, [len(d.rows) for d in datasets], recipe.seed)
+        self.space, self.objective = space, objective.to(self.device)
+        if self.sharded:
+            encoders = [space.tower(m).encoder for m in space.modalities]
+            shard(encoders, self.device, self.accelerator.num_processes)
+        self.optimizer = build_optimizer(objective, train)
         self.micro_batches = MicroBatches(objective, datasets, train, self.folder, self.accelerator)
+        self.whole_batch: nn.Module | None = None
+        if self.micro_batches.size is None:
+            self.whole_batch = objective if self.sharded else self.accelerator.prepare(objective)
         self.samplers, self.loaders = self._loaders(datasets)
         self.average = WeightAverage(space, train.weight_average) if train.weight_average else None
-        saved_too = [*([self.average] if self.average else []), *objective.frozen.values()]
-        self.accelerator.register_for_checkpointing(*saved_too)
         if self.first_step:
-            self._load(self.folder.checkpoint(self.first_step))
+            self._load_checkpoint()
         if train.trackers:
             self.accelerator.init_trackers("tracking")
         self.objective.train()
 
-    def _load(self, checkpoint: Path) -> None:
+    def _load_checkpoint(self) -> None:
+        tensors, counts = self.folder.load_checkpoint(self.first_step)
         try:
-            self.accelerator.load_state(str(checkpoint))
-        except Exception as error:
-            raise TrainingError(
-                f"checkpoint {checkpoint} is damaged ({type(error).__name__}: {error}); delete it "
-                "to go on from the one before"
-            ) from error
+            restore(tensors, self.objective, self.optimizer, self.average)
+            self.skipped = counts["skipped"]
+            self.watch.said = set(counts["warned_of"])
+            if self.average:
+                self.average.num_steps = self.first_step - self.skipped
+        except (KeyError, RuntimeError) as error:
+            raise damaged(self.folder.checkpoint(self.first_step), error) from error
+
+    def _save_checkpoint(self, step: int) -> None:
+        tensors = state_tensors(self.objective, self.optimizer, self.average)
+        failure: list[TrainingError | None] = [None]
+        if self.accelerator.is_main_process:
+            counts = {"skipped": self.skipped, "warned_of": sorted(self.watch.said)}
+            try:
+                self.folder.save_checkpoint(
+                    step, self.recipe.train.keep_checkpoints, tensors, counts
+                )
+            except TrainingError as error:
+                failure = [error]
+        broadcast_object_list(failure)
+        if failure[0]:
+            raise failure[0]
 
     def _datasets(self, space: SharedSpace) -> list[PairDataset]:
         recipe = self.recipe
@@ -153,13 +186,13 @@ class _Run:
             StepSampler(
                 num_rows=len(dataset.rows),
                 batch_size=min(train.batch_size, len(dataset.rows)),
-                steps=range(self.first_step, train.num_steps),
+                steps=range(bisect_left(own, self.first_step), len(own)),
                 seed=dataset.seed,
                 process=self.accelerator.process_index,
                 num_processes=self.accelerator.num_processes,
                 micro_batch_size=self.micro_batches.size,
             )
-            for dataset in datasets
+            for dataset, own in zip(datasets, self.turns, strict=True)
         ]
         pin = self.device.type == "cuda"
         loaders = [
@@ -169,34 +202,41 @@ class _Run:
         return samplers, loaders
 
     def _batches(self) -> Iterator[StepBatches]:
-        """The micro-batches of each step, by pair."""
-        for _ in range(self.first_step, self.recipe.train.num_steps):
+        """The micro-batches of each step, by pair; none where it is not a pair's turn."""
+        for step in range(self.first_step, self.recipe.train.num_steps):
             yield [
-                list(islice(loaded, sampler.num_micro_batches))
-                for loaded, sampler in zip(self.loaders, self.samplers, strict=True)
+                list(islice(loaded, sampler.num_micro_batches)) if step in own else []
+                for loaded, sampler, own in zip(
+                    self.loaders, self.samplers, self.turns, strict=True
+                )
             ]
 
-    def _set_aside(self, batches: StepBatches, quarantine: Quarantine) -> StepBatches:
+    def _set_aside(self, step: int, batches: StepBatches, quarantine: Quarantine) -> StepBatches:
         """Notes what cannot be read; gives the micro-batches that hold something."""
         kept: list[list[PairBatch]] = []
-        for sampler, batch in zip(self.samplers, batches, strict=True):
+        for pair, sampler, batch in zip(self.recipe.pairs, self.samplers, batches, strict=True):
+            kept.append([micro for micro in batch if len(micro)])
+            if not batch:
+                continue
             unreadable = [u for micro in batch for u in micro.unreadable]
             found = [unreadable]
             if self.accelerator.num_processes > 1:
                 found = [[] for _ in range(self.accelerator.num_processes)]
                 dist.all_gather_object(found, unreadable)
-            name = self.recipe.pairs[len(kept)].train.data
             quarantine.add(
-                name,
+                step,
+                pair.train.data,
                 sampler.num_rows,
                 [u for share in found for u in share],
                 write=self.accelerator.is_main_process,
             )
-            kept.append([micro for micro in batch if len(micro)])
             if not kept[-1]:
                 raise DataError(
-                    f"data '{name}': no row of a batch can be read; see {self.folder.quarantine}"
+                    f"data '{pair.train.data}': no row of a batch can be read; see "
+                    f"{self.folder.quarantine}"
                 )
+            if self.sharded:  # all processes gather the same weights equally often
+                kept[-1] = in_parts(kept[-1], len(batch))
         return kept
 
     def _step(self, step: int, batches: StepBatches, reports: bool) -> None:
@@ -210,14 +250,11 @@ class _Run:
             if reports
             else {}
         )
-        norm = self.accelerator.clip_grad_norm_(
-            self.objective.parameters(), recipe.train.gradient_clip_norm
-        )
-        assert norm is not None
+        norm = clip_gradients(self.objective.parameters(), recipe.train.gradient_clip_norm)
         if torch.isfinite(norm):
             self.skipped_in_a_row = 0
             self.optimizer.step()
-            self.accelerator.unwrap_model(self.objective).clamp_temperatures()
+            self.objective.clamp_temperatures()
             if self.average:
                 self.average.update(self.space)
         else:
@@ -230,15 +267,9 @@ class _Run:
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= MAX_SKIPPED:
-            last = self.folder.last_step()
             raise TrainingError(
                 f"no finite gradient in {MAX_SKIPPED} steps in a row, up to step {step} (loss "
-                f"{loss.item()}); lower train.learning_rate and "
-                + (
-                    f"go on from {self.folder.checkpoint(last)} (--resume)"
-                    if last
-                    else "start again"
-                )
+                f"{loss.item()}); lower train.learning_rate and {self.folder.how_to_go_on()}"
             )
 
     def _gradients(
@@ -246,10 +277,12 @@ class _Run:
     ) -> tuple[Tensor, list[PairMetrics]]:
         """Loss and metrics; leaves gradients."""
         self.optimizer.zero_grad()
-        if self.micro_batches.size is not None:
+        if self.whole_batch is None:
             return self.micro_batches(batches, key, measure)
-        loss, metrics = self.objective(batches, key, measure)
-        self.accelerator.backward(loss)
+        loss, metrics = self.whole_batch(batches, key, measure)
+        loss.backward()
+        if self.sharded:
+            average_gradients(self.objective.parameters(), self.accelerator.num_processes)
         return loss.detach(), metrics
 
     def _report(
@@ -301,12 +334,21 @@ class _Run:
     def _finish(self) -> SharedSpace:
         if self.average:
             self.average.copy_to(self.space)
-        self.space.eval()
+        space = self._whole_space().eval()
         if self.accelerator.is_main_process:
-            self.space.save(self.folder.path)
+            with self.folder.writing("the trained model"):
+                space.save(self.folder.path)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
-        return self.space
+        return space
+
+    def _whole_space(self) -> SharedSpace:
+        if not self.sharded:
+            return self.space
+        weights = {name: whole(tensor).cpu() for name, tensor in self.space.state_dict().items()}
+        space = build(self.recipe)
+        space.load_state_dict(weights)
+        return space
 
 
 def _training_pipeline(space: SharedSpace, recipe: Recipe, modality: str) -> Pipeline:

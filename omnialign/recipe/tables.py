@@ -171,6 +171,9 @@ class ZeroShot(_Table):
 Evaluation = Annotated[Retrieval | ZeroShot, Field(discriminator="task")]
 
 
+PairSampling = Literal["all", "proportional", "uniform"] | Annotated[float, Field(gt=0)]
+
+
 class Train(_Table):
     """How the run goes."""
 
@@ -178,6 +181,13 @@ class Train(_Table):
 
     num_steps: int = Field(default=1000, ge=1)
     batch_size: int = Field(default=128, ge=2, description="Of each pair, over all processes.")
+    pair_sampling: Literal["all", "proportional", "uniform"] | Annotated[float, Field(gt=0)] = (
+        Field(
+            default="all",
+            description="all: every pair in every step. Else one is drawn: by its rows, evenly, or "
+            "by rows ** (1 / number).",
+        )
+    )
     learning_rate: float = Field(default=1e-3, gt=0, description="The peak.")
     warmup_steps: int = Field(default=50, ge=0, description="Linear rise before the cosine decay.")
     weight_decay: float = Field(
@@ -207,6 +217,10 @@ class Train(_Table):
         default="auto",
         description="Memory for micro-batches that need not be computed twice; auto: three "
         "eighths of what is free.",
+    )
+    shard_weights: bool = Field(
+        default=False,
+        description="Spread encoders over the processes (FSDP2): where one is too small.",
     )
     num_workers: int = Field(default=0, ge=0, description="Loader processes per pair.")
     cache_mib: int = Field(

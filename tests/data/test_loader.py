@@ -177,19 +177,20 @@ class TestQuarantine:
     def test_each_row_is_written_once_with_its_reason(self, tmp_path: Path) -> None:
         path = tmp_path / "quarantine.jsonl"
         quarantine = Quarantine(path, 0.5)
-        quarantine.add("rows", 10, self.found(1, 2))
-        quarantine.add("rows", 10, self.found(2))
-        quarantine.add("other", 10, self.found(2))
+        quarantine.add(1, "rows", 10, self.found(1, 2))
+        quarantine.add(1, "rows", 10, self.found(2))
+        quarantine.add(1, "other", 10, self.found(2))
         lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        assert lines[0] == {"data": "rows", "row": 1, "source": "'1.toy'", "reason": "no números"}
+        first = {"data": "rows", "row": 1, "source": "'1.toy'", "reason": "no números"}
+        assert lines[0] == {"step": 1, **first}
         assert [(line["data"], line["row"]) for line in lines[1:]] == [("rows", 2), ("other", 2)]
         assert len(quarantine) == 3
 
     def test_too_many_stop_the_run_and_say_why(self, tmp_path: Path) -> None:
         quarantine = Quarantine(tmp_path / "quarantine.jsonl", 0.2)
-        quarantine.add("rows", 10, self.found(1, 2))
+        quarantine.add(1, "rows", 10, self.found(1, 2))
         with pytest.raises(DataError) as caught:
-            quarantine.add("rows", 10, self.found(3))
+            quarantine.add(1, "rows", 10, self.found(3))
         message = str(caught.value)
         assert "data 'rows': 3 of 10 rows cannot be read" in message
         assert "train.max_unreadable = 0.2" in message
@@ -198,16 +199,16 @@ class TestQuarantine:
 
     def test_it_goes_on_where_it_was(self, tmp_path: Path) -> None:
         path = tmp_path / "quarantine.jsonl"
-        Quarantine(path, 0.2).add("rows", 10, self.found(1, 2))
+        Quarantine(path, 0.2).add(1, "rows", 10, self.found(1, 2))
         again = Quarantine(path, 0.2)
         assert len(again) == 2
-        again.add("rows", 10, self.found(2))
+        again.add(1, "rows", 10, self.found(2))
         with pytest.raises(DataError, match="3 of 10"):
-            again.add("rows", 10, self.found(3))
+            again.add(1, "rows", 10, self.found(3))
         assert [json.loads(line)["row"] for line in path.read_text().splitlines()] == [1, 2, 3]
 
     def test_of_several_processes_one_writes(self, tmp_path: Path) -> None:
         quarantine = Quarantine(tmp_path / "quarantine.jsonl", 0.5)
-        quarantine.add("rows", 10, self.found(1), write=False)
+        quarantine.add(1, "rows", 10, self.found(1), write=False)
         assert len(quarantine) == 1
         assert not (tmp_path / "quarantine.jsonl").exists()

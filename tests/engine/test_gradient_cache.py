@@ -16,11 +16,11 @@ from torch import Tensor
 
 from omnialign.data.loader import PairBatch
 from omnialign.engine import train
-from omnialign.engine.gradient_cache import GradientCache, average_gradients, split
+from omnialign.engine.gradient_cache import GradientCache, average_gradients, in_parts, split
 from omnialign.engine.memory import free_bytes, saved_bytes
 from omnialign.engine.objective import Objective, StepBatches, places
 from omnialign.engine.run_folder import RunFolder
-from omnialign.errors import TrainingError
+from omnialign.errors import DataError, TrainingError
 from omnialign.recipe import parse_recipe
 from omnialign.space import build
 from omnialign.testing import toy
@@ -136,6 +136,15 @@ def test_splitting_keeps_every_pair_in_order() -> None:
         for name in ("x", "x_ids", "y_ids"):
             joined = [torch.cat([getattr(m, name) for m in some]) for some in (before, after)]
             assert torch.equal(*joined)
+
+
+def test_parts_hold_every_pair_in_order() -> None:
+    batch = batches([5])[0]
+    parts = in_parts(batch, 4)
+    assert [len(part) for part in parts] == [1, 1, 1, 2]
+    assert torch.cat([part.x_ids for part in parts]).equal(torch.cat([b.x_ids for b in batch]))
+    with pytest.raises(DataError, match=r"can read 5 rows .* wants 6 micro-batches"):
+        in_parts(batch, 6)
 
 
 def test_saved_bytes_counts_activations_once_and_no_weights() -> None:

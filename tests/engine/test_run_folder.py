@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate import Accelerator
+import torch
 
 from omnialign.engine.run_folder import RunFolder, environment_versions
 from omnialign.errors import RecipeError, TrainingError
@@ -32,7 +32,12 @@ def begun(tmp_path: Path) -> Path:
         folder.append_metrics({"step": step, "loss": 1 / step})
     with folder.metrics.open("a") as file:
         file.write('{"step": 7, "lo')
-    folder.quarantine.write_text('{"data": "rows", "source": "a"}\n{"data": "ro')
+    lines = [
+        {"step": step, "data": "rows", "source": source} for step, source in ((4, "a"), (5, "b"))
+    ]
+    folder.quarantine.write_text(
+        "".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 6, "da'
+    )
     return folder.path
 
 
@@ -51,7 +56,9 @@ def test_a_resumed_run_forgets_what_it_does_again(begun: Path) -> None:
         3,
         4,
     ]
-    assert folder.quarantine.read_text() == '{"data": "rows", "source": "a"}\n'
+    assert [json.loads(line)["source"] for line in folder.quarantine.read_text().splitlines()] == [
+        "a"
+    ]
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(begun: Path) -> None:
@@ -115,15 +122,19 @@ def test_old_checkpoints_are_pruned(tmp_path: Path) -> None:
     folder.start(recipe(), resume=False)
     (folder.checkpoints / "partial").mkdir()
     (folder.checkpoints / "partial" / "rest of a killed run").touch()
-    accelerator = Accelerator(cpu=True)
     for step in (5, 10, 100):
-        folder.save_checkpoint(accelerator, step, keep=2)
+        folder.save_checkpoint(
+            step, 2, {"weights.w": torch.full((3,), float(step))}, {"skipped": 1}
+        )
     assert sorted(p.name for p in folder.checkpoints.iterdir()) == [
         "step-00000010",
         "step-00000100",
     ]
     assert folder.last_step() == 100
     assert not (folder.checkpoint(10) / "rest of a killed run").exists()
+    tensors, counts = folder.load_checkpoint(10)
+    assert tensors["weights.w"].tolist() == [10] * 3
+    assert counts == {"skipped": 1}
 
 
 def test_fewer_steps_than_are_done_are_refused(begun: Path) -> None:

@@ -354,7 +354,7 @@ class TestFailures:
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(StopError):
         train(recipe(num_steps=6, checkpoint_every=2, log_every=1), tmp_path, listener=stop_at(5))
-    (tmp_path / "checkpoints" / "step-00000004" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / "checkpoints" / "step-00000004" / "tensors.safetensors").write_bytes(b"half")
     with pytest.raises(TrainingError, match=r"step-00000004 is damaged .* delete it"):
         train(recipe(num_steps=6, checkpoint_every=2, log_every=1), tmp_path, resume=True)
 
