@@ -1,0 +1,291 @@
+"""Training from files: ours beside open_clip's training loop and sentence-transformers' trainer.
+
+    uv run --with open_clip_torch --with sentence-transformers --with datasets \
+        python benchmarks/end_to_end.py
+
+The same towers (a small ConvNet, a two-layer text transformer), the same photographs and names, the
+same batch, precision and learning rate. Each side reads, augments and trains in its own way: ours
+crops the decoded picture that it keeps in memory, open_clip decodes and crops with PIL in loader
+workers, sentence-transformers gets the same transform in its collator. Every side runs in a process
+of its own; time counts from step `--warm-up` on. Ratios are medians over rounds.
+
+Axes: n pairs, D dim.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+DATA = Path(__file__).parents[2] / "shared" / "data" / "grocery_photos"
+SIDES = ("ours", "open_clip", "sentence-transformers")
+
+
+def recipe(arguments: argparse.Namespace) -> Any:
+    from omnialign.recipe import parse_recipe
+
+    rows = {"data": "photos", "where": {"split": "train"}}
+    return parse_recipe(
+        {
+            "space": {"dim": 256},
+            "towers": {
+                "text": {"encoder": "transformer"},
+                "image": {"encoder": "conv", "augmentations": ["crop"]},
+            },
+            "data": {"photos": {"source": {"name": "manifest", "path": str(arguments.data)}}},
+            "pairs": [{"modalities": ["image", "text"], "train": rows}],
+            "train": {
+                "num_steps": arguments.steps,
+                "batch_size": arguments.batch_size,
+                "precision": "float32",
+                "log_every": 1,
+                "num_workers": arguments.workers if arguments.side == "ours" else 0,
+                "checkpoint_every": arguments.steps,
+            },
+        }
+    )
+
+
+class Clock:
+    """Notes when each step ended."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._arguments = arguments
+        self._times: list[float] = []
+
+    def tick(self, *_: object) -> None:
+        self._times.append(time.perf_counter())
+
+    def samples_per_second(self) -> float:
+        timed = self._times[self._arguments.warm_up :]
+        return (len(timed) - 1) * self._arguments.batch_size / (timed[-1] - timed[0])
+
+
+def ours(arguments: argparse.Namespace, clock: Clock) -> None:
+    from omnialign.engine import train
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(recipe(arguments), folder, listener=clock.tick)
+
+
+def peers_data(arguments: argparse.Namespace, space: Any) -> tuple[Any, Callable[..., Any], Any]:
+    """Rows of path and name, open_clip's training transform, and the text tower's pipeline."""
+    from open_clip import image_transform  # pyright: ignore[reportMissingImports]
+
+    from omnialign.data.rows import PairRows
+
+    wanted = recipe(arguments)
+    pairs = PairRows(wanted, wanted.pairs[0].train, ("image", "text"))
+    rows = [
+        (str(pairs.items(i, "image")[0].value), pairs.items(i, "text")[0].value)
+        for i in range(len(pairs))
+    ]
+    size = wanted.tower("image").encoder.options["image_size"]
+    return rows, image_transform(size, is_train=True), space.tower("text").pipeline
+
+
+def open_clip(arguments: argparse.Namespace, clock: Clock) -> None:
+    import torch
+    from open_clip import ClipLoss  # pyright: ignore[reportMissingImports]
+    from open_clip_train.train import train_one_epoch  # pyright: ignore[reportMissingImports]
+    from PIL import Image
+    from torch.utils.data import DataLoader
+    from transformers import BatchEncoding
+
+    from omnialign.space import build
+
+    space = build(recipe(arguments))
+    rows, transform, texts = peers_data(arguments, space)
+
+    class Pictures(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return arguments.steps * arguments.batch_size
+
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            path, name = rows[index % len(rows)]
+            return transform(Image.open(path)), texts.preprocess(name)
+
+    def collate(examples: list[tuple[Any, Any]]) -> tuple[Any, Any]:
+        pictures, names = zip(*examples, strict=True)
+        return torch.stack(pictures), BatchEncoding(texts.collate(names))
+
+    class Clip(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.space = space
+            self.logit_scale = torch.nn.Parameter(torch.tensor(1 / 0.07).log())
+
+        def forward(self, pictures: Any, names: Any) -> dict[str, Any]:
+            clock.tick()
+            return {
+                "image_features": space.tower("image")(pictures),
+                "text_features": space.tower("text")({**names}),
+                "logit_scale": self.logit_scale.exp(),
+            }
+
+    loader: Any = DataLoader(
+        Pictures(),
+        batch_size=arguments.batch_size,
+        shuffle=True,
+        num_workers=arguments.workers,
+        collate_fn=collate,
+        drop_last=True,
+    )
+    loader.num_batches, loader.num_samples = len(loader), len(loader) * arguments.batch_size
+    model = Clip()
+    settings = SimpleNamespace(
+        device="cpu",
+        precision="fp32",
+        distill=False,
+        accum_freq=1,
+        skip_scheduler=True,
+        horovod=False,
+        grad_clip_norm=1.0,
+        batch_size=arguments.batch_size,
+        rank=0,
+        local_rank=0,
+        world_size=1,
+        log_every_n_steps=1,
+        log_local=False,
+        wandb=False,
+    )
+    data = SimpleNamespace(dataloader=loader, set_epoch=lambda epoch: None)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    train_one_epoch(model, {"train": data}, ClipLoss(), 0, optimizer, None, None, None, settings)
+    clock.tick()
+
+
+def sentence_transformers(arguments: argparse.Namespace, clock: Clock) -> None:
+    import torch
+    from datasets import Dataset  # pyright: ignore[reportMissingImports]
+    from PIL import Image
+    from sentence_transformers import (  # pyright: ignore[reportMissingImports]
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.base.modules import (  # pyright: ignore[reportMissingImports]
+        InputModule,
+    )
+    from sentence_transformers.sentence_transformer.losses import (  # pyright: ignore[reportMissingImports]
+        MultipleNegativesRankingLoss,
+    )
+    from transformers import TrainerCallback
+
+    from omnialign.space import build
+
+    space = build(recipe(arguments))
+    rows, transform, texts = peers_data(arguments, space)
+
+    class Towers(InputModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.space = space
+
+        @property
+        def modalities(self) -> list[Any]:
+            return ["text", "image"]
+
+        def preprocess(self, inputs: Any, prompt: Any = None, **_: Any) -> dict[str, Any]:
+            if str(inputs[0]).endswith(".jpg"):
+                pictures = [transform(Image.open(path)) for path in inputs]
+                return {"pixel_values": torch.stack(pictures), "modality": "image"}
+            batch = texts.collate([texts.preprocess(name) for name in inputs])
+            return {"input_ids": batch, "modality": "text"}
+
+        def forward(self, features: Any, **_: Any) -> Any:
+            if "pixel_values" in features:
+                vectors = space.tower("image")(features["pixel_values"])
+            else:
+                vectors = space.tower("text")(features["input_ids"])
+            return {**features, "sentence_embedding": vectors}
+
+        def save(self, *_: Any, **__: Any) -> None: ...
+
+    class Ticks(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            clock.tick()
+
+    model = SentenceTransformer(modules=[Towers()], device="cpu")
+    needed = arguments.steps * arguments.batch_size
+    chosen = [rows[i % len(rows)] for i in range(needed)]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SentenceTransformerTrainer(
+            model=model,
+            args=SentenceTransformerTrainingArguments(
+                output_dir=folder,
+                max_steps=arguments.steps,
+                per_device_train_batch_size=arguments.batch_size,
+                dataloader_num_workers=arguments.workers,
+                learning_rate=1e-3,
+                save_strategy="no",
+                report_to=[],
+                logging_steps=1,
+                disable_tqdm=True,
+                use_cpu=True,
+            ),
+            train_dataset=Dataset.from_dict(
+                {"anchor": [path for path, _ in chosen], "positive": [name for _, name in chosen]}
+            ),
+            loss=MultipleNegativesRankingLoss(model, scale=14.3),
+            callbacks=[Ticks()],
+        )
+        trainer.train()
+
+
+def measured(side: str, arguments: argparse.Namespace) -> float:
+    """Samples a second of one side, in a process of its own."""
+    given = [
+        f"--{key.replace('_', '-')}={value}" for key, value in vars(arguments).items() if value
+    ]
+    given = [g for g in given if not g.startswith(("--rounds", "--side"))]
+    done = subprocess.run(
+        [sys.executable, __file__, *given, "--side", side],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"{side}:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--warm-up", type=int, default=12, help="one pass over the photographs")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--side", choices=SIDES)
+    arguments = parser.parse_args()
+    if arguments.side:
+        clock = Clock(arguments)
+        sides = (ours, open_clip, sentence_transformers)
+        dict(zip(SIDES, sides, strict=True))[arguments.side](arguments, clock)
+        print(json.dumps(clock.samples_per_second()))
+        return
+    found: dict[str, list[float]] = {side: [] for side in SIDES}
+    for _ in range(arguments.rounds):
+        for side in SIDES:
+            found[side].append(measured(side, arguments))
+    for side, rates in found.items():
+        ratios = [a / b for a, b in zip(found["ours"], rates, strict=True)]
+        print(
+            f"{side:<24}{statistics.median(rates):7.0f} samples/s   "
+            f"ours {statistics.median(ratios):.2f} of it"
+        )
+
+
+if __name__ == "__main__":
+    main()
