@@ -45,7 +45,11 @@ class Encoder(nn.Module, ABC):
     collate: Callable[[Sequence[Any]], Any] = staticmethod(
         cast("Callable[[Sequence[Any]], Any]", default_collate)
     )
-    """A list of inputs to a batch of tensors (a tensor, or a dict of them); picklable too."""
+    """A list of inputs to a batch of tensors (a tensor, or a dict of them); picklable too.
+
+    In a dict with a `mask` or `attention_mask` `(n, L)`, not zero where there is data, every tensor
+    of two or more axes begins with the sizes `(n, L)`. Such a batch may come to `forward` in parts,
+    some of the rows at a time, cut to fewer places."""
 
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:

@@ -280,6 +280,11 @@ class _Run:
             unreadable=len(self.quarantine),
             skipped=self.skipped,
             tower_gradient_norms=by_tower,
+            tower_padding={
+                modality: padding.ratio
+                for modality in self.space.modalities
+                if (padding := self.space.tower(modality).padding).real
+            },
         )
         for i, pair in enumerate(self.recipe.pairs):
             name = "-".join(pair.modalities)

@@ -197,6 +197,22 @@ class ModalityConformance:
                     batch, other, rtol=1e-4, atol=1e-5, msg=f"{name}: depends on {what}"
                 )
 
+    def test_padded_batches_are_what_their_mask_says(self, tmp_path: Path) -> None:
+        for name, encoder, _ in self._encoders(tmp_path):
+            batch = encoder.collate(self._inputs(encoder, 3))
+            kinds = [
+                k for k in ("mask", "attention_mask") if isinstance(batch, Mapping) and k in batch
+            ]
+            for kind in kinds:
+                sizes = batch[kind].shape
+                assert len(sizes) == 2, f"{name}: {kind} wants the sizes (n, L)"
+                other = [k for k, t in batch.items() if t.shape[:2] != sizes[: t.ndim]]
+                assert not other, (
+                    f"{name}: a batch with a {kind} may be cut along its second axis, but {other} "
+                    f"does not begin with the sizes (n, L) of the {kind}; give one of them "
+                    "another name or other axes"
+                )
+
     def test_preprocess_is_picklable_and_deterministic(self, tmp_path: Path) -> None:
         for name, encoder, _ in self._encoders(tmp_path):
             sample = self._segment(encoder, self.modality.example_samples(1)[0])
