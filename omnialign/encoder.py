@@ -38,6 +38,9 @@ class Encoder(nn.Module, ABC):
     window: float | None = None
     """The longest stretch that one forward sees, in the unit of `Modality.segments`; None where
     the encoder takes any length."""
+    resolution: float | None = None
+    """The finest sample that it makes use of, in the modality's own unit (where there are pixels,
+    those of the shorter side); None where it does not say."""
     preprocess: Callable[[Any], Any]
     """Canonical sample to one input: deterministic, and picklable because loader workers run it;
     so a plain function or a small frozen dataclass, not a method of the module. Its `repr` is part

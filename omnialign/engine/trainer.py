@@ -33,7 +33,7 @@ from omnialign.engine.micro_batches import MicroBatches
 from omnialign.engine.objective import Objective, PairMetrics, StepBatches, StepKey
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate
 from omnialign.engine.run_folder import RunFolder
-from omnialign.errors import DataError, TrainingError
+from omnialign.errors import DataError, RecipeError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
 from omnialign.registry import registry
@@ -315,12 +315,21 @@ class _Run:
 
 
 def _training_pipeline(space: SharedSpace, recipe: Recipe, modality: str) -> Pipeline:
-    plain = space.tower(modality).pipeline
+    wanted, tower = recipe.tower(modality), space.tower(modality)
     augmentations = tuple(
         registry().augmentation(modality, choice.name)(**choice.options)
-        for choice in recipe.tower(modality).augmentations
+        for choice in wanted.augmentations
     )
-    return replace(plain, augmentations=augmentations)
+    resolution: float | None = None
+    if wanted.decode == "scaled":
+        if tower.encoder.resolution is None:
+            raise RecipeError(
+                f"towers.{modality}.decode = 'scaled' wants an encoder that states how fine a "
+                f"sample it sees; '{tower.config['encoder']['name']}' does not: leave decode out"
+            )
+        zooms = [getattr(augmentation, "zoom", 1.0) for augmentation in augmentations]
+        resolution = tower.encoder.resolution * math.prod(zooms)
+    return replace(tower.pipeline, augmentations=augmentations, resolution=resolution)
 
 
 def _bf16(precision: str, device: torch.device) -> bool:

@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from omnialign.contract import Claim, Modality
+from omnialign.contract import Claim, Modality, Unread
 from omnialign.encoder import Encoder
 from omnialign.errors import ReadError
 from omnialign.options import check_options
 from omnialign.registry import imported
+
+WINDOWS = (0.7, 3.0, 1e9)
+"""Into which a file is cut, in the modality's own unit."""
 
 
 def flatten(value: Any) -> list[Any]:
@@ -135,6 +138,43 @@ class ModalityConformance:
             assert same(sample, self.modality.read(path.read_bytes())), f"{path.name}: bytes"
             with path.open("rb") as file:
                 assert same(sample, self.modality.read(file)), f"{path.name}: open file"
+
+    def test_opens_what_it_reads(self, tmp_path: Path) -> None:
+        for path in self.files(tmp_path):
+            sample, opened = self.modality.read(path), self.modality.open(path)
+            if not isinstance(opened, Unread):
+                assert same(sample, opened), f"{path.name}: open and read differ"
+                fine = self.modality.open(path, 1e9)
+                assert same(sample, fine), f"{path.name}: a high resolution must change nothing"
+                continue
+            assert opened.name == str(path), f"{path.name}: Unread.name is {opened.name}"
+            assert same(sample, pickle.loads(pickle.dumps(opened)).read()), f"{path.name}: read"
+            for window in WINDOWS:
+                wanted = self.modality.segments(sample, window)
+                found = opened.segments(window)
+                times = [(s.start_seconds, s.end_seconds) for s in wanted]
+                assert times == [(s.start_seconds, s.end_seconds) for s in found], (
+                    f"{path.name}: Unread.segments({window}) cuts elsewhere than segments"
+                )
+                for cut, stretch in zip(wanted, found, strict=True):
+                    assert same(cut.sample, stretch.sample.read()), (
+                        f"{path.name}: the stretch from {cut.start_seconds} of windows of {window} "
+                        "reads as other values than the whole has there"
+                    )
+            self._check_cuts(sample, opened)
+
+    def _check_cuts(self, sample: Any, opened: Unread[Any]) -> None:
+        for name, target in self.modality.augmentations.items():
+            kind = imported(target)
+            if getattr(kind, "cuts", False):
+                augment = kind(**check_options(name, kind, {}))
+                for seed in range(5):
+                    whole, stretch = (
+                        augment(given, torch.Generator().manual_seed(seed))
+                        for given in (sample, opened)
+                    )
+                    assert isinstance(stretch, Unread), f"{name}: of an Unread it gives an Unread"
+                    assert same(whole, stretch.read()), f"{name}: cuts an Unread elsewhere"
 
     def test_refuses_broken_files(self, tmp_path: Path) -> None:
         for path in self.files(tmp_path):
