@@ -15,9 +15,9 @@ from torch import Tensor
 
 MASKS = ("mask", "attention_mask")
 FORWARD_PLACES = {"cpu": 24}
-"""What a further part has to save at least, in places, by the type of the device: a forward costs
-something besides. Half of what BERTs of two and six layers cost on a CPU, which is about as fast
-as the whole and keeps small batches within 1.25 places a real one."""
+"""What a further part has to save at least, in places, by the type of the device, because each
+forward costs something besides. BERTs of two and six layers cost about 57 places on a CPU; less
+than half of it keeps small batches within 1.25 places a real one, and is about as fast."""
 ELSEWHERE = 1024
 """The same on an accelerator, which waits for launches when it gets few places: an estimate."""
 LEAST_SAVED = 1 / 32
@@ -52,7 +52,7 @@ def length_buckets(batch: Any, device: str, padding: Padding) -> list[tuple[Tens
     """Cuts a batch into the parts that cost the least on a device of this type.
 
     A part is the numbers `(m,)` of its rows, and these rows cut to the longest of them. A batch
-    without a mask is one part, with all its rows. `padding` counts what the parts hold.
+    without a mask is one part, whose rows are not numbered. `padding` counts what the parts hold.
     """
     mask = mask_of(batch)
     if mask is None or mask.numel() == 0:
