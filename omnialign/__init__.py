@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Preview,
         Segment,
         Source,
+        Unread,
         hookimpl,
     )
     from omnialign.encoder import Encoder, pad_and_stack
@@ -34,6 +35,7 @@ _HOME = {
     "Preview": "contract",
     "Segment": "contract",
     "Source": "contract",
+    "Unread": "contract",
     "hookimpl": "contract",
     "Encoder": "encoder",
     "pad_and_stack": "encoder",
@@ -55,6 +57,7 @@ __all__ = [
     "Segment",
     "SharedSpace",
     "Source",
+    "Unread",
     "hookimpl",
     "load",
     "pad_and_stack",

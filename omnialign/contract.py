@@ -49,6 +49,24 @@ class Segment(Generic[Sample]):
     end_seconds: float | None = None
 
 
+class Unread(ABC, Generic[Sample]):
+    """An item, or a stretch of one, that is decoded when it is needed; small, and picklable."""
+
+    name: str
+    """Of the file, for errors."""
+
+    @abstractmethod
+    def read(self) -> Sample:
+        """The sample: value for value what the whole item, read and cut, would have there.
+
+        Raises `ReadError`.
+        """
+
+    @abstractmethod
+    def segments(self, window: float) -> Sequence[Segment[Unread[Sample]]]:
+        """The stretches that `Modality.segments` would give of the sample, none of them decoded."""
+
+
 @dataclass(frozen=True)
 class Preview:
     """A picture, a player or words that show a sample on a page: bytes and their MIME type."""
@@ -62,6 +80,10 @@ class Augmentation(Protocol[Sample]):
 
     A class with explicit keyword options. All randomness comes from `generator`, so that the same
     seed gives the same result.
+
+    It may state two things more. `cuts = True`: it takes a stretch and looks at no value, so it
+    takes an `Unread` too, and gives one of the same stretch. `zoom`: how many times larger than in
+    the sample it may show a detail; 1 where it is not stated.
     """
 
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample: ...
@@ -97,6 +119,16 @@ class Modality(ABC, Generic[Sample]):
         Raises `ReadError` for anything unreadable, and refuses what is too large before allocating
         it. A `str` is a path, or the data itself where `inline_strings` is set.
         """
+
+    def open(self, source: Any, resolution: float | None = None) -> Sample | Unread[Sample]:
+        """As `read`, for training, where a part is often enough.
+
+        A long file that can be read from any place may come as an `Unread`. With `resolution`, in
+        the unit of `Encoder.resolution`, the sample need not be finer than that. What it gives
+        depends on the arguments alone.
+        """
+        del resolution
+        return self.read(source)
 
     def claim(self, source: Any) -> Claim:
         """Whether `source` (as for `read`) is this modality's. Never decided by an array's rank."""

@@ -38,6 +38,9 @@ class Encoder(nn.Module, ABC):
     window: float | None = None
     """The longest stretch that one forward sees, in the unit of `Modality.segments`; None where
     the encoder takes any length."""
+    resolution: float | None = None
+    """The finest sample that it makes use of, in the modality's own unit (where there are pixels,
+    those of the shorter side); None where it does not say."""
     preprocess: Callable[[Any], Any]
     """Canonical sample to one input: deterministic, and picklable because loader workers run it;
     so a plain function or a small frozen dataclass, not a method of the module. Its `repr` is part
@@ -45,7 +48,11 @@ class Encoder(nn.Module, ABC):
     collate: Callable[[Sequence[Any]], Any] = staticmethod(
         cast("Callable[[Sequence[Any]], Any]", default_collate)
     )
-    """A list of inputs to a batch of tensors (a tensor, or a dict of them); picklable too."""
+    """A list of inputs to a batch of tensors (a tensor, or a dict of them); picklable too.
+
+    In a dict with a `mask` or `attention_mask` `(n, L)`, not zero where there is data, every tensor
+    of two or more axes begins with the sizes `(n, L)`. Such a batch may come to `forward` in parts,
+    some of the rows at a time, cut to fewer places."""
 
     @abstractmethod
     def forward(self, batch: Any) -> Tensor:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from omnialign.contract import Claim
@@ -178,7 +177,7 @@ class SharedSpace(nn.Module):
         sums: dict[int, Tensor] = {}
         for start in range(0, len(inputs), batch_size):
             batch = pipeline.collate(inputs[start : start + batch_size])
-            outputs = tower(send_to_device(batch, self.device)).float().cpu()
+            outputs = tower(batch).float().cpu()
             for place, vector in zip(owners[start:], outputs, strict=False):
                 sums[place] = sums.get(place, 0) + vector
         return {place: nn.functional.normalize(total, dim=0) for place, total in sums.items()}

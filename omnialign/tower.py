@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from omnialign.contract import LongInput, Modality
+from omnialign.data.buckets import Padding, length_buckets
 from omnialign.data.pipeline import Pipeline
 from omnialign.encoder import Encoder
 from omnialign.errors import PluginError, RecipeError
@@ -41,6 +43,8 @@ class Tower(nn.Module):
         self.modality = modality
         self.encoder = encoder
         self.projection = build_projection(projection, encoder.width, dim, modality.name)
+        self.padding = Padding()
+        self.in_buckets = True
         self.config: dict[str, Any] = {
             "encoder": {"name": name, **options},
             "projection": projection,
@@ -73,7 +77,22 @@ class Tower(nn.Module):
 
     def forward(self, batch: Any) -> Tensor:
         """A collated batch to unit vectors `(n, D)`."""
-        return self.project(self.encoder(batch))
+        return self.project(self.features(batch))
+
+    def features(self, batch: Any) -> Tensor:
+        """A collated batch, best on the CPU, to features `(n, w)` on the device of the tower.
+
+        A padded batch goes through the encoder in length buckets, counted in `padding`.
+        """
+        device = next(self.parameters()).device
+        if not self.in_buckets:
+            return self.encoder(send_to_device(batch, device))
+        parts = length_buckets(batch, device.type, self.padding)
+        found = [self.encoder(send_to_device(part, device)) for _, part in parts]
+        if len(found) == 1:
+            return found[0]
+        back = torch.cat([rows for rows, _ in parts]).argsort()
+        return torch.cat(found).index_select(0, back.to(device))
 
     def project(self, features: Tensor) -> Tensor:
         """Features `(n, w)` to unit vectors `(n, D)`, in float32 at least."""

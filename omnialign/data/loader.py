@@ -198,7 +198,7 @@ class PairDataset(Dataset[Any]):
         key = (pipeline.modality.name, item.identity)
         sample = self._cache.get(key)
         if sample is None:
-            sample = pipeline.read(item.value)
+            sample = pipeline.open(item.value)
             self._cache.put(key, sample)
         return sample
 
@@ -218,7 +218,7 @@ class PairDataset(Dataset[Any]):
 
 
 class SampleCache:
-    """Decoded samples in memory, up to a number of bytes; what comes later is not kept."""
+    """Samples in memory, up to a number of bytes; what comes later is not kept."""
 
     def __init__(self, max_bytes: int) -> None:
         self._free = max_bytes

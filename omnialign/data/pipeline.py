@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from omnialign.contract import Augmentation, LongInput, Modality, Segment
+from omnialign.contract import Augmentation, LongInput, Modality, Segment, Unread
 from omnialign.errors import OmniAlignError, ReadError
 
 
@@ -22,11 +22,28 @@ class Pipeline:
     window: float | None
     long_input: LongInput
     augmentations: tuple[Augmentation[Any], ...] = ()
+    resolution: float | None = None
+    """Training need not decode a sample finer than this."""
 
     def read(self, item: Any) -> Any:
         """The canonical sample; a reader that fails in an unforeseen way counts as unreadable."""
+        return self._readable(item, lambda: self.modality.read(item))
+
+    def open(self, item: Any) -> Any:
+        """What `training_input` takes: the sample, or an `Unread` where a stretch will do."""
+        opened = self._readable(item, lambda: self.modality.open(item, self.resolution))
+        if self.augmentations:
+            takes_a_stretch = cuts(self.augmentations[0])
+        else:
+            takes_a_stretch = self.window is not None and self.long_input != "native"
+        return opened if takes_a_stretch else self._decoded(opened)
+
+    def _decoded(self, sample: Any) -> Any:
+        return self._readable(sample, sample.read) if isinstance(sample, Unread) else sample
+
+    def _readable(self, item: Any, read: Callable[[], Any]) -> Any:
         try:
-            return self.modality.read(item)
+            return read()
         except OmniAlignError:
             raise
         except Exception as error:
@@ -37,7 +54,10 @@ class Pipeline:
         """The stretches that are encoded, under the long-input policy."""
         if self.window is None or self.long_input == "native":
             return [Segment(sample)]
-        segments = self.modality.segments(sample, self.window)
+        if isinstance(sample, Unread):
+            segments = [*sample.segments(self.window)]
+        else:
+            segments = self.modality.segments(sample, self.window)
         return segments[:1] if self.long_input == "truncate" else segments
 
     def inputs(self, sample: Any) -> list[Any]:
@@ -45,11 +65,19 @@ class Pipeline:
         return [self.preprocess(segment.sample) for segment in self.segments(sample)]
 
     def training_input(self, sample: Any, generator: torch.Generator) -> tuple[Any, int]:
-        """One augmented encoder input; of several segments, one is drawn, whose place follows."""
+        """One augmented encoder input of what `open` gave.
+
+        Of several segments, one is drawn, whose place follows.
+        """
         for augment in self.augmentations:
-            sample = augment(sample, generator)
+            sample = augment(sample if cuts(augment) else self._decoded(sample), generator)
         segments = self.segments(sample)
         drawn = 0
         if len(segments) > 1:
             drawn = int(torch.randint(len(segments), (), generator=generator))
-        return self.preprocess(segments[drawn].sample), drawn
+        return self.preprocess(self._decoded(segments[drawn].sample)), drawn
+
+
+def cuts(augmentation: Augmentation[Any]) -> bool:
+    """Whether it only takes a stretch, decoded or not."""
+    return getattr(augmentation, "cuts", False)

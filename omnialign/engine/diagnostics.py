@@ -37,6 +37,8 @@ class StepReport:
     pairs: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
     """By pair: loss, in-batch accuracy, temperature, and its geometry."""
     tower_gradient_norms: dict[str, float] = field(default_factory=dict[str, float])
+    tower_padding: dict[str, float] = field(default_factory=dict[str, float])
+    """Of the towers whose batches are padded: places processed to those that held data."""
     warnings: list[str] = field(default_factory=list[str])
     """Those that are new with this step."""
 
@@ -45,9 +47,11 @@ class StepReport:
         told = asdict(self)
         for name in ("step", "num_steps", "warnings"):
             told.pop(name)
-        pairs, norms = told.pop("pairs"), told.pop("tower_gradient_norms")
-        named = {f"{p}/{k}": v for p, values in pairs.items() for k, v in values.items()}
-        return told | named | {f"gradient_norm/{name}": norm for name, norm in norms.items()}
+        named = {f"{p}/{k}": v for p, some in told.pop("pairs").items() for k, v in some.items()}
+        for kind in ("gradient_norms", "padding"):
+            by_tower = told.pop(f"tower_{kind}")
+            named |= {f"{kind.removesuffix('s')}/{name}": v for name, v in by_tower.items()}
+        return told | named
 
 
 @torch.no_grad()

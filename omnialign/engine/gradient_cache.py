@@ -38,7 +38,7 @@ class GradientCache:
 
     def __init__(self, objective: Objective, graph_bytes: int) -> None:
         self._objective = objective
-        self._graph_bytes = graph_bytes
+        self.graph_bytes = graph_bytes
         self._row_bytes: dict[tuple[int, int], float] = {}
 
     def __call__(
@@ -46,7 +46,7 @@ class GradientCache:
     ) -> tuple[Tensor, list[PairMetrics]]:
         """The loss and each pair's metrics; gradients are added to the parameters."""
         objective = self._objective
-        free = float(self._graph_bytes)
+        free = float(self.graph_bytes)
         graphs: dict[Place, Tensor] = {}
         leaves: dict[Place, Tensor] = {}
         with all_or_none(objective.group, objective.space.device):

@@ -50,27 +50,24 @@ class MicroBatches:
             self.graph_bytes = 0
         self._cache = GradientCache(objective, self.graph_bytes)
         wanted = train.micro_batch_size
-        self.size = self._find(datasets, train, budget / 4) if wanted == "auto" else wanted
-
-    def _find(self, datasets: Sequence[PairDataset], train: Train, budget: float) -> int:
-        """The largest power of two whose graphs take `budget` bytes; the same on all processes."""
-        kept = [self._folder.micro_batch_size() or 0]
-        broadcast_object_list(kept)
-        found = [kept[0] or self._measured(datasets, train, budget)]
-        broadcast_object_list(found)
-        if self._accelerator.is_main_process:
-            self._folder.keep_micro_batch_size(found[0])
-        return found[0]
-
-    def _measured(self, datasets: Sequence[PairDataset], train: Train, budget: float) -> int:
+        if wanted is None:
+            self.size = None
+            return
         probe = [[dataset.probe(PROBED_ROWS)] for dataset in datasets]
         held = max(
             sum(self._cache.bytes_of(Place(i, side, 0), probe, (0, 0, 0)) for side in (0, 1))
             for i in range(len(probe))
         )
-        fits = budget * PROBED_ROWS / held if held else train.batch_size
-        most = max(1, min(int(fits), train.batch_size))
-        return 1 << (most.bit_length() - 1)
+        fits = int(budget / 4 * PROBED_ROWS / held) if held else train.batch_size
+        self.size = self._agreed(min(fits, train.batch_size)) if wanted == "auto" else wanted
+
+    def _agreed(self, fits: int) -> int:
+        """The largest power of two that fits the main process, or what this run took before."""
+        found = [self._folder.micro_batch_size() or 1 << (max(1, fits).bit_length() - 1)]
+        broadcast_object_list(found)
+        if self._accelerator.is_main_process:
+            self._folder.keep_micro_batch_size(found[0])
+        return found[0]
 
     def __call__(
         self, batches: StepBatches, key: StepKey, measure: bool
@@ -108,6 +105,6 @@ class MicroBatches:
             ) from error
         self.size //= 2
         self.graph_bytes //= 2
-        self._cache = GradientCache(self._objective, self.graph_bytes)
+        self._cache.graph_bytes = self.graph_bytes
         if self._accelerator.is_main_process:
             self._folder.keep_micro_batch_size(self.size)

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
-from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from omnialign.data.loader import PairBatch, take
@@ -20,6 +19,7 @@ from omnialign.engine.diagnostics import geometry, in_batch_accuracy
 from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace, pair_key
+from omnialign.tower import Tower
 
 FIRST_BIAS = -10.0
 """Of the sigmoid loss, which begins by taking no entry for a pair (Zhai et al. 2023)."""
@@ -108,16 +108,15 @@ class Objective(nn.Module):
         batch = batches[place.pair][place.micro_batch]
         modality = self._pairs[place.pair].modalities[place.side]
         tower = self.space.tower(modality)
-        device = self.space.device
-        value = send_to_device((batch.x, batch.y)[place.side], device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
+        value = (batch.x, batch.y)[place.side]
+        with torch.autocast(self.space.device.type, torch.bfloat16, enabled=self._bf16):
             if modality not in self.frozen:
                 return tower(value)
             ids, segments = (
                 (batch.x_ids, batch.x_segments),
                 (batch.y_ids, batch.y_segments),
             )[place.side]
-            return tower.project(self.frozen[modality](tower.encoder, value, ids + segments))
+            return tower.project(self.frozen[modality](tower, value, ids + segments))
 
     def loss(
         self, vectors: Mapping[Place, Tensor], batches: StepBatches, measure: bool = True
@@ -186,13 +185,13 @@ class FrozenFeatures:
         self._known = dict(zip(state["keys"].tolist(), state["features"], strict=True))
 
     @torch.no_grad()
-    def __call__(self, encoder: nn.Module, batch: Any, keys: Tensor) -> Tensor:
+    def __call__(self, tower: Tower, batch: Any, keys: Tensor) -> Tensor:
         """A batch and a number `(n,)` for each different input to features `(n, w)`."""
         wanted: list[int] = keys.tolist()
         new = list({key: i for i, key in enumerate(wanted) if key not in self._known}.values())
         if new:
-            chosen = torch.tensor(new, device=keys.device)
-            features = encoder(take(batch, chosen))
+            features = tower.features(take(batch, torch.tensor(new)))
             for i, row in zip(new, features, strict=True):
                 self._known[wanted[i]] = row.clone()
-        return torch.stack([self._known[key].to(keys.device) for key in wanted])
+        device = next(tower.parameters()).device
+        return torch.stack([self._known[key].to(device) for key in wanted])

@@ -15,13 +15,19 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from omnialign.tower import Tower
 
-def shard(encoders: Iterable[nn.Module], device: torch.device, num_processes: int) -> None:
-    """Spreads the weights of encoders over all processes, in place."""
+
+def shard(towers: Iterable[Tower], device: torch.device, num_processes: int) -> None:
+    """Spreads the encoders' weights over all processes, in place.
+
+    All processes gather the same weights equally often, so no batch goes in length buckets.
+    """
     mesh = init_device_mesh(device.type, (num_processes,))
-    for encoder in encoders:
-        scalars = {p for p in encoder.parameters() if p.ndim == 0}
-        fully_shard(encoder, mesh=mesh, ignored_params=scalars)
+    for tower in towers:
+        scalars = {p for p in tower.encoder.parameters() if p.ndim == 0}
+        fully_shard(tower.encoder, mesh=mesh, reshard_after_forward=True, ignored_params=scalars)
+        tower.in_buckets = False
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
+from omnialign.data.buckets import Padding
 from omnialign.data.loader import (
     PairBatch,
     PairDataset,
@@ -39,7 +40,7 @@ from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_
 from omnialign.engine.run_folder import RunFolder, damaged
 from omnialign.engine.sharding import clip_gradients, shard, whole
 from omnialign.engine.turns import turns
-from omnialign.errors import DataError, TrainingError
+from omnialign.errors import DataError, RecipeError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
 from omnialign.registry import registry
@@ -122,8 +123,8 @@ class _Run:
         self.turns = turns(train, [len(d.rows) for d in datasets], recipe.seed)
         self.space, self.objective = space, objective.to(self.device)
         if self.sharded:
-            encoders = [space.tower(m).encoder for m in space.modalities]
-            shard(encoders, self.device, self.accelerator.num_processes)
+            towers = [space.tower(m) for m in space.modalities]
+            shard(towers, self.device, self.accelerator.num_processes)
         self.optimizer = build_optimizer(objective, train)
         self.micro_batches = MicroBatches(objective, datasets, train, self.folder, self.accelerator)
         self.whole_batch: nn.Module | None = None
@@ -244,6 +245,8 @@ class _Run:
         for parameters in self.optimizer.param_groups:
             parameters["lr"] = learning_rate(recipe.train, step - 1)
         key = (recipe.seed, step - 1, self.accelerator.process_index)
+        for modality in self.space.modalities:
+            self.space.tower(modality).padding = Padding()
         loss, metrics = self._gradients(batches, key, reports)
         by_tower = (
             gradient_norms({m: self.space.tower(m) for m in self.space.modalities})
@@ -313,6 +316,11 @@ class _Run:
             unreadable=len(self.quarantine),
             skipped=self.skipped,
             tower_gradient_norms=by_tower,
+            tower_padding={
+                modality: padding.ratio
+                for modality in self.space.modalities
+                if (padding := self.space.tower(modality).padding).real
+            },
         )
         for i, pair in enumerate(self.recipe.pairs):
             name = "-".join(pair.modalities)
@@ -352,12 +360,21 @@ class _Run:
 
 
 def _training_pipeline(space: SharedSpace, recipe: Recipe, modality: str) -> Pipeline:
-    plain = space.tower(modality).pipeline
+    wanted, tower = recipe.tower(modality), space.tower(modality)
     augmentations = tuple(
         registry().augmentation(modality, choice.name)(**choice.options)
-        for choice in recipe.tower(modality).augmentations
+        for choice in wanted.augmentations
     )
-    return replace(plain, augmentations=augmentations)
+    resolution: float | None = None
+    if wanted.decode == "scaled":
+        if tower.encoder.resolution is None:
+            raise RecipeError(
+                f"towers.{modality}.decode = 'scaled' wants an encoder that states how fine a "
+                f"sample it sees; '{tower.config['encoder']['name']}' does not: leave decode out"
+            )
+        zooms = [getattr(augmentation, "zoom", 1.0) for augmentation in augmentations]
+        resolution = tower.encoder.resolution * math.prod(zooms)
+    return replace(tower.pipeline, augmentations=augmentations, resolution=resolution)
 
 
 def _bf16(precision: str, device: torch.device) -> bool:

@@ -65,6 +65,11 @@ class Tower(_Table):
     long_input: LongInput | None = Field(
         default=None, description="Default: the modality's own policy."
     )
+    decode: Literal["whole", "scaled"] = Field(
+        default="whole",
+        description="scaled: training may decode no finer than the encoder sees, which is faster; "
+        "everything else stays whole.",
+    )
 
 
 class Data(_Table):

@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from omnialign.contract import Claim, Modality
+from omnialign.contract import Claim, Modality, Unread
 from omnialign.encoder import Encoder
 from omnialign.errors import ReadError
 from omnialign.options import check_options
 from omnialign.registry import imported
+
+WINDOWS = (0.7, 3.0, 1e9)
+"""Into which a file is cut, in the modality's own unit."""
 
 
 def flatten(value: Any) -> list[Any]:
@@ -136,6 +139,43 @@ class ModalityConformance:
             with path.open("rb") as file:
                 assert same(sample, self.modality.read(file)), f"{path.name}: open file"
 
+    def test_opens_what_it_reads(self, tmp_path: Path) -> None:
+        for path in self.files(tmp_path):
+            sample, opened = self.modality.read(path), self.modality.open(path)
+            if not isinstance(opened, Unread):
+                assert same(sample, opened), f"{path.name}: open and read differ"
+                fine = self.modality.open(path, 1e9)
+                assert same(sample, fine), f"{path.name}: a high resolution must change nothing"
+                continue
+            assert opened.name == str(path), f"{path.name}: Unread.name is {opened.name}"
+            assert same(sample, pickle.loads(pickle.dumps(opened)).read()), f"{path.name}: read"
+            for window in WINDOWS:
+                wanted = self.modality.segments(sample, window)
+                found = opened.segments(window)
+                times = [(s.start_seconds, s.end_seconds) for s in wanted]
+                assert times == [(s.start_seconds, s.end_seconds) for s in found], (
+                    f"{path.name}: Unread.segments({window}) cuts elsewhere than segments"
+                )
+                for cut, stretch in zip(wanted, found, strict=True):
+                    assert same(cut.sample, stretch.sample.read()), (
+                        f"{path.name}: the stretch from {cut.start_seconds} of windows of {window} "
+                        "reads as other values than the whole has there"
+                    )
+            self._check_cuts(sample, opened)
+
+    def _check_cuts(self, sample: Any, opened: Unread[Any]) -> None:
+        for name, target in self.modality.augmentations.items():
+            kind = imported(target)
+            if getattr(kind, "cuts", False):
+                augment = kind(**check_options(name, kind, {}))
+                for seed in range(5):
+                    whole, stretch = (
+                        augment(given, torch.Generator().manual_seed(seed))
+                        for given in (sample, opened)
+                    )
+                    assert isinstance(stretch, Unread), f"{name}: of an Unread it gives an Unread"
+                    assert same(whole, stretch.read()), f"{name}: cuts an Unread elsewhere"
+
     def test_refuses_broken_files(self, tmp_path: Path) -> None:
         for path in self.files(tmp_path):
             data = path.read_bytes()
@@ -195,6 +235,22 @@ class ModalityConformance:
             for other, what in ((turned, "order"), (alone, "batch-mates or padding")):
                 torch.testing.assert_close(
                     batch, other, rtol=1e-4, atol=1e-5, msg=f"{name}: depends on {what}"
+                )
+
+    def test_padded_batches_are_what_their_mask_says(self, tmp_path: Path) -> None:
+        for name, encoder, _ in self._encoders(tmp_path):
+            batch = encoder.collate(self._inputs(encoder, 3))
+            kinds = [
+                k for k in ("mask", "attention_mask") if isinstance(batch, Mapping) and k in batch
+            ]
+            for kind in kinds:
+                sizes = batch[kind].shape
+                assert len(sizes) == 2, f"{name}: {kind} wants the sizes (n, L)"
+                other = [k for k, t in batch.items() if t.shape[:2] != sizes[: t.ndim]]
+                assert not other, (
+                    f"{name}: a batch with a {kind} may be cut along its second axis, but {other} "
+                    f"does not begin with the sizes (n, L) of the {kind}; give one of them "
+                    "another name or other axes"
                 )
 
     def test_preprocess_is_picklable_and_deterministic(self, tmp_path: Path) -> None:

@@ -1,12 +1,14 @@
 """Reading, augmenting, cutting: the long-input policies, and readers that fail."""
 
 import pickle
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from omnialign.contract import LongInput
+from omnialign.contract import LongInput, Segment, Unread
 from omnialign.data.pipeline import Pipeline
 from omnialign.errors import OmniAlignError, PluginError, ReadError
 from omnialign.testing import toy
@@ -89,3 +91,78 @@ def test_errors_of_our_own_and_interrupts_pass() -> None:
             pipeline("windows", modality=Failing(error)).read("a.toy")
         assert caught.value is error
     assert issubclass(ReadError, OmniAlignError)
+
+
+@dataclass(frozen=True)
+class Later(Unread[Tensor]):
+    """A stretch of `SIGNAL`; it counts what is read of it."""
+
+    name: str = "a.toy"
+    start: int = 0
+    stop: int = 10
+    seen: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+
+    def read(self) -> Tensor:
+        self.seen.append((self.start, self.stop))
+        if self.name == "broken":
+            raise KeyError("x")
+        return SIGNAL[self.start : self.stop]
+
+    def segments(self, window: float) -> list[Segment[Unread[Tensor]]]:
+        cuts = toy.ToySignal().segments(SIGNAL[self.start : self.stop], window)
+        return [
+            Segment(replace(self, start=self.start + int(a), stop=self.start + int(b)), a, b)
+            for a, b in ((s.start_seconds or 0, s.end_seconds or 0) for s in cuts)
+        ]
+
+
+class Half:
+    """The first or the second half."""
+
+    cuts = True
+
+    def __call__(self, sample: Any, generator: torch.Generator) -> Any:
+        start = 5 * int(torch.randint(2, (), generator=generator))
+        if isinstance(sample, Later):
+            return replace(sample, start=start, stop=start + 5)
+        return sample[start : start + 5]
+
+
+class Deferred(toy.ToySignal):
+    def open(self, source: Any, resolution: float | None = None) -> Any:
+        return replace(source, name="coarse") if resolution else source
+
+
+class TestUnread:
+    def made(self, **changes: Any) -> Pipeline:
+        return pipeline("windows", modality=Deferred(), **changes)
+
+    @pytest.mark.parametrize("augmentations", [(), (Half(),), (Half(), toy.Noise())])
+    def test_a_stretch_is_read_and_the_same_is_drawn(self, augmentations: tuple[Any, ...]) -> None:
+        made = self.made(augmentations=augmentations)
+        for seed in range(10):
+            later = Later()
+            drawn, whole = (
+                made.training_input(sample, torch.Generator().manual_seed(seed))
+                for sample in (made.open(later), SIGNAL)
+            )
+            assert torch.equal(drawn[0], whole[0])
+            assert drawn[1] == whole[1]
+            ((start, stop),) = later.seen
+            assert stop - start < 10
+
+    @pytest.mark.parametrize(
+        "changes", [{"augmentations": (toy.Noise(), Half())}, {"window": None}]
+    )
+    def test_what_needs_the_whole_gets_it_once(self, changes: dict[str, Any]) -> None:
+        later = Later()
+        assert torch.equal(self.made(**changes).open(later), SIGNAL)
+        assert later.seen == [(0, 10)]
+
+    def test_the_resolution_is_handed_on(self) -> None:
+        assert self.made().open(Later()).name == "a.toy"
+        assert self.made(resolution=3.0).open(Later()).name == "coarse"
+
+    def test_an_unforeseen_failure_counts_as_unreadable(self) -> None:
+        with pytest.raises(ReadError, match="'broken': the toy_signal reader failed: KeyError"):
+            self.made().training_input(Later("broken"), torch.Generator())

@@ -78,6 +78,7 @@ def report(step: int = 500, skipped: int = 0, norm: float = 1.0, **pair: float) 
         skipped=skipped,
         pairs={"toy_signal-toy_words": values},
         tower_gradient_norms={"toy_signal": norm},
+        tower_padding={"toy_words": 1.2},
     )
 
 
@@ -120,5 +121,6 @@ class TestWatch:
 def test_trackers_get_flat_names() -> None:
     scalars = report(norm=2.0).scalars()
     assert scalars["toy_signal-toy_words/accuracy"] == 0.5
+    assert scalars["padding/toy_words"] == 1.2
     assert scalars["gradient_norm/toy_signal"] == 2.0
     assert all(isinstance(v, int | float) and math.isfinite(v) for v in scalars.values())

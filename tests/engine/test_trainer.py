@@ -363,3 +363,22 @@ def test_an_encoder_that_cannot_be_built_is_named(tmp_path: Path) -> None:
     broken = recipe({"toy_signal": {"encoder": {"name": "mlp", "width": -3}}})
     with pytest.raises(RecipeError, match=r"towers\.toy_signal: encoder 'mlp' cannot be built"):
         train(broken, tmp_path)
+
+
+def test_scaled_decoding_wants_an_encoder_that_says_how_fine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scaled = recipe({"toy_signal": {"decode": "scaled", "augmentations": ["noise"]}}, num_steps=1)
+    with pytest.raises(RecipeError, match=r"towers\.toy_signal\.decode = 'scaled'.*'mlp' does not"):
+        train(scaled, tmp_path / "a")
+    asked: list[float | None] = []
+
+    def opened(self: toy.ToySignal, source: Any, resolution: float | None = None) -> Tensor:
+        asked.append(resolution)
+        return self.read(source)
+
+    monkeypatch.setattr(toy.Mlp, "resolution", 12.0)
+    monkeypatch.setattr(toy.Noise, "zoom", 2.0, raising=False)
+    monkeypatch.setattr(toy.ToySignal, "open", opened)
+    train(scaled, tmp_path / "b")
+    assert set(asked) == {24.0}

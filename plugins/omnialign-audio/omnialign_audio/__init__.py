@@ -10,14 +10,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from omnialign import Claim, Modality, Preview, Segment, hookimpl
-from omnialign_audio.waveform import Waveform
+from omnialign import Claim, Modality, Preview, Segment, Unread, hookimpl
+from omnialign_audio.waveform import Waveform, windows
 
 __all__ = ["Audio", "Waveform"]
 
 PREVIEW_SECONDS = 5.0
-MIN_TAIL = 0.1
-"""Of a window: a shorter rest at the end of a recording is not a window of its own."""
 _HEAD_BYTES = 12
 
 
@@ -54,6 +52,12 @@ class Audio(Modality[Waveform]):
 
         return read(source)
 
+    def open(self, source: Any, resolution: float | None = None) -> Waveform | Unread[Waveform]:
+        """A WAV or FLAC of more than half a minute comes undecoded."""
+        from omnialign_audio.recording import recording
+
+        return recording(source) or self.read(source)
+
     def claim(self, source: Any) -> Claim:
         if isinstance(source, Waveform):
             return Claim.OWNS
@@ -71,20 +75,9 @@ class Audio(Modality[Waveform]):
 
         A rest of less than a tenth of a window is left out, unless it is all there is.
         """
-        rate, length = sample.sample_rate_hz, sample.values.shape[-1]
-        step = max(1, math.floor(window * rate + 1e-6))
-        count = max(1, math.ceil(length / step - MIN_TAIL))
-        if count == 1:
-            step = min(step, length)
-        cuts = [(i * step, min((i + 1) * step, length)) for i in range(count)]
-        return [
-            Segment(
-                sample if b - a == length else Waveform(sample.values[:, a:b], rate),
-                a / rate,
-                b / rate,
-            )
-            for a, b in cuts
-        ]
+        rate = sample.sample_rate_hz
+        cuts = windows(sample.length, rate, window)
+        return [Segment(sample.stretch(a, b), a / rate, b / rate) for a, b in cuts]
 
     def preview(self, sample: Waveform) -> Preview:
         """The first seconds as a mono 16-bit WAV."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from torch import Generator, Tensor
 
 from omnialign import OmniAlignError
+from omnialign_audio.recording import Recording
 from omnialign_audio.waveform import Waveform
+
+Sound = TypeVar("Sound", Waveform, Recording)
 
 
 def uniform(low: float, high: float, generator: Generator) -> float:
@@ -52,18 +55,19 @@ def filtered(waveform: Waveform, gain: Callable[[Tensor], Tensor]) -> Waveform:
 class Crop:
     """A random stretch of `seconds`; a shorter sound stays as it is."""
 
+    cuts: ClassVar[bool] = True
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
         require(self.seconds > 0, "crop.seconds above 0", self.seconds)
 
-    def __call__(self, sample: Waveform, generator: Generator) -> Waveform:
+    def __call__(self, sample: Sound, generator: Generator) -> Sound:
         length = max(1, round(self.seconds * sample.sample_rate_hz))
-        spare = sample.values.shape[-1] - length
+        spare = sample.length - length
         if spare <= 0:
             return sample
         start = integer(0, spare, generator)
-        return replace(sample, values=sample.values[:, start : start + length])
+        return sample.stretch(start, start + length)
 
 
 @dataclass(frozen=True)

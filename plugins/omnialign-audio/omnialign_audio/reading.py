@@ -92,6 +92,20 @@ def decode(source: Any, file: BinaryIO) -> Waveform:
     return finite(source, torch.from_numpy(np.concatenate(blocks).T.copy()), rate)
 
 
+def stretch_of(path: str, start: int, stop: int) -> Waveform:
+    """The samples from `start` to before `stop` of a file, as `decode` would give them."""
+    try:
+        with soundfile.SoundFile(path) as sound:
+            sound.seek(start)
+            values = sound.read(stop - start, dtype="float32", always_2d=True)
+            rate = sound.samplerate
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise ReadError(path, f"wanted the samples {start} to {stop}; {error}") from error
+    if len(values) != stop - start:
+        raise ReadError(path, f"wanted the samples {start} to {stop}, found {len(values)}")
+    return finite(path, torch.from_numpy(values.T.copy()), rate)
+
+
 def from_array(source: Any, values: Any, sample_rate_hz: Any) -> Waveform:
     """Values `(T,)` or `(C, T)` of float or integer PCM."""
     if isinstance(values, torch.Tensor):

@@ -5,11 +5,16 @@ Axes: C channels, T samples in time.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+MIN_TAIL = 0.1
+"""Of a window: a shorter rest at the end of a recording is not a window of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,3 +28,24 @@ class Waveform:
     @property
     def seconds(self) -> float:
         return self.values.shape[-1] / self.sample_rate_hz
+
+    @property
+    def length(self) -> int:
+        """T."""
+        return self.values.shape[-1]
+
+    def stretch(self, start: int, stop: int) -> Waveform:
+        """From `start` to before `stop`, in samples; the whole is itself."""
+        if stop - start == self.length:
+            return self
+        return Waveform(self.values[:, start:stop], self.sample_rate_hz)
+
+
+def windows(length: int, sample_rate_hz: int, seconds: float) -> list[tuple[int, int]]:
+    """Start and stop, in samples, of consecutive windows; the last may be shorter.
+
+    A rest of less than `MIN_TAIL` of a window is left out, unless it is all there is.
+    """
+    step = max(1, math.floor(seconds * sample_rate_hz + 1e-6))
+    count = max(1, math.ceil(length / step - MIN_TAIL))
+    return [(i * step, min((i + 1) * step, length)) for i in range(count)]

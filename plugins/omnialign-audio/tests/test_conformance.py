@@ -25,4 +25,8 @@ class TestAudio(ModalityConformance):
             soundfile.write(path, stereo, 16_000)
         opus = folder / "tone.opus"
         soundfile.write(opus, stereo, 16_000, format="OGG", subtype="OPUS")
-        return [*paths, opus]
+        long = [folder / f"long{suffix}" for suffix in (".wav", ".flac", ".mp3")]
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, (32 * 8000, 2)).astype(np.float32)
+        for path in long:
+            soundfile.write(path, noise, 8000)
+        return [*paths, opus, *long]

@@ -59,6 +59,13 @@ class ImageModality(Modality["Tensor"]):
 
         return read_image(source)
 
+    def open(self, source: Any, resolution: float | None = None) -> Tensor:
+        """As `read`; a JPEG may come at a half, a quarter or an eighth of its size, still with half
+        as many pixels again on the shorter side as `resolution` says."""
+        from omnialign_image.reading import read_image
+
+        return read_image(source, resolution)
+
     def claim(self, source: Any) -> Claim:
         """Owns PIL images and still pictures; an animation it could read."""
         from PIL.Image import Image

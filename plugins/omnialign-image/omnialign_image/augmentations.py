@@ -65,6 +65,7 @@ class Crop:
     def __init__(self, scale: Range = (0.6, 1.0), ratio: Range = (0.8, 1.25)) -> None:
         self.scale = checked_range("scale", scale, 0.01, 1)
         self.ratio = checked_range("ratio", ratio, 0.1, 10)
+        self.zoom = math.sqrt(max(self.ratio[1], 1 / self.ratio[0], 1) / self.scale[0])
 
     def __call__(self, sample: Tensor, generator: torch.Generator) -> Tensor:
         H, W = sample.shape[-2:]
@@ -106,6 +107,7 @@ class Affine:
         self.degrees = checked("degrees", degrees, 180)
         self.translate = checked("translate", translate)
         self.scale = checked_range("scale", scale, 0.01, 100)
+        self.zoom = max(1.0, self.scale[1])
         self.shear_degrees = checked("shear_degrees", shear_degrees, 80)
         self.fill: Fill = fill
 

@@ -56,6 +56,7 @@ class TorchvisionEncoder(Encoder):
         self.mean: Tensor
         self.deviation: Tensor
         self.preprocess = FitSquare(image_size, fit)
+        self.resolution = image_size
         known = list_models(module=torchvision.models)
         if backbone not in known:
             raise OmniAlignError(_unknown("backbone", backbone, known))

@@ -80,6 +80,7 @@ class ConvEncoder(Encoder):
             )
         self.width = width
         self.preprocess = FitSquare(image_size, fit)
+        self.resolution = image_size
         self.stem = nn.Conv2d(3, channels[0], 3, stride=2, padding=1)
         blocks: list[nn.Module] = []
         previous = channels[0]

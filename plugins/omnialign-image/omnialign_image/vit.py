@@ -43,6 +43,7 @@ class ViTEncoder(Encoder):
             )
         self.width = width
         self.preprocess = FitSquare(image_size, fit)
+        self.resolution = image_size
         self.pooling = pooling
         self.patches = nn.Conv2d(3, width, patch_size, patch_size)
         num_tokens = (image_size // patch_size) ** 2 + (pooling == "class")

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from omnialign_image import ImageModality, reading
+from omnialign_image.augmentations import Affine, Crop
+from omnialign_image.conv import ConvEncoder
+from omnialign_image.vit import ViTEncoder
 from PIL import Image
 
 from omnialign import Claim, ReadError
@@ -248,3 +251,56 @@ def test_the_preview_is_a_small_jpeg() -> None:
     preview = image.preview(torch.zeros(3, 300, 600, dtype=torch.uint8))
     with Image.open(BytesIO(preview.data)) as picture:
         assert (preview.mime, picture.format, picture.size) == ("image/jpeg", "JPEG", (256, 128))
+
+
+class TestScaledDecoding:
+    def photo(self, W: int, H: int) -> bytes:
+        return encoded(Image.effect_noise((W, H), 80).resize((W, H)).convert("RGB"), "JPEG")
+
+    @pytest.mark.parametrize(
+        ("resolution", "expected"),
+        [(None, (480, 640)), (400, (480, 640)), (160, (240, 320)), (64, (120, 160)), (1, (60, 80))],
+    )
+    def test_it_keeps_what_is_wanted_and_spare(
+        self, resolution: float | None, expected: tuple[int, int]
+    ) -> None:
+        assert image.open(self.photo(640, 480), resolution).shape[1:] == expected
+
+    def test_other_formats_and_forms_stay_whole(self) -> None:
+        picture = Image.new("RGB", (640, 480))
+        for format in ("PNG", "WEBP", "BMP", "TIFF", "GIF"):
+            assert image.open(encoded(picture, format), 32).shape[1:] == (480, 640)
+        assert image.open(picture, 32).shape[1:] == (480, 640)
+        assert image.read(self.photo(640, 480)).shape[1:] == (480, 640)
+
+    def test_orientation_and_grey_are_kept(self) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        file = BytesIO()
+        Image.new("L", (640, 320)).save(file, "JPEG", exif=exif)
+        assert image.open(file.getvalue(), 64).shape == (3, 320, 160)
+
+    def test_zooming_augmentations_want_more(self) -> None:
+        assert Crop(scale=(0.25, 1.0), ratio=(1, 1)).zoom == 2
+        assert Crop(scale=(1.0, 1.0), ratio=(0.25, 2)).zoom == 2
+        assert Affine(scale=(0.5, 3.0)).zoom == 3
+        assert Affine(scale=(0.5, 0.9)).zoom == 1
+
+    @torch.no_grad()
+    @pytest.mark.parametrize(("folder", "size"), [("grocery_photos", 40), ("coco_captions_cc", 64)])
+    def test_embeddings_of_real_photos_stay(self, folder: str, size: int) -> None:
+        photos = sorted((DATA / folder / "images").glob("*.jpg"))[:40]
+        if not photos:
+            pytest.skip("the real data is not beside this checkout")
+        torch.manual_seed(0)
+        for encoder in (ConvEncoder(image_size=size), ViTEncoder(image_size=size)):
+            whole, scaled = (
+                encoder.eval()(torch.stack([encoder.preprocess(sample) for sample in samples]))
+                for samples in (
+                    [image.read(photo) for photo in photos],
+                    [image.open(photo, encoder.resolution) for photo in photos],
+                )
+            )
+            assert not torch.equal(whole, scaled)
+            assert torch.cosine_similarity(whole, scaled).min() >= 0.99
+            assert torch.cdist(scaled, whole).argmin(1).tolist() == list(range(len(photos)))

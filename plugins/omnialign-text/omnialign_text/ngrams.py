@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from omnialign import Encoder, OmniAlignError
+from omnialign import Encoder, OmniAlignError, pad_and_stack
 from omnialign_text.words import head, words
 
 NGRAM_LENGTHS = (3, 4, 5)
@@ -55,11 +55,10 @@ class HashedNGrams:
 
 
 def pad_bags(inputs: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stacks bags `(n, T)` and weights `(n, T, K)`; padding has weight zero."""
-    return {
-        name: pad_sequence([one[name] for one in inputs], batch_first=True)
-        for name in ("buckets", "weights")
-    }
+    """Stacks bags `(n, T)` and weights `(n, T, K)`, zero where the mask `(n, T)` is false."""
+    bags = pad_and_stack([one["buckets"] for one in inputs])
+    weights = pad_sequence([one["weights"] for one in inputs], batch_first=True)
+    return {"buckets": bags["values"], "weights": weights, "mask": bags["mask"]}
 
 
 class NGramText(Encoder):

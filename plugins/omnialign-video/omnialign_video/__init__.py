@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from omnialign import Claim, Modality, Preview, Segment, hookimpl
+from omnialign import Claim, Modality, Preview, Segment, Unread, hookimpl
 from omnialign_video.clip import Clip
 
 if TYPE_CHECKING:
@@ -58,6 +58,12 @@ class VideoModality(Modality[Clip]):
         from omnialign_video.reading import read_clip
 
         return read_clip(source)
+
+    def open(self, source: Any, resolution: float | None = None) -> Clip | Unread[Clip]:
+        """A container of more than a quarter of a minute comes undecoded."""
+        from omnialign_video.footage import footage
+
+        return footage(source) or self.read(source)
 
     def claim(self, source: Any) -> Claim:
         """Owns clips, video containers and animations; a still GIF or WebP it could read."""

@@ -31,31 +31,42 @@ class Clip:
 
     @property
     def duration_seconds(self) -> float:
-        """From the first frame to the end of the last, which is taken to stand for as long as the
-        frames before it on average; 0 for a single frame."""
-        T = len(self)
-        shown = float(self.times_seconds[-1] - self.times_seconds[0])
-        return shown * T / (T - 1) if T > 1 else 0.0
+        """As `shown_seconds`."""
+        return shown_seconds(self.times_seconds)
 
     def split(self, window_seconds: float) -> list[Segment[Clip]]:
         """Consecutive stretches of equal length, at most `window_seconds`; none empty.
 
         Times stay those of the whole clip.
         """
-        duration = self.duration_seconds
-        start = float(self.times_seconds[0])
-        num_windows = max(1, math.ceil(duration / window_seconds - 1e-6))
-        if num_windows == 1:
-            return [Segment(self, start, start + duration)]
-        length = duration / num_windows
-        index = ((self.times_seconds - start) / length + 1e-4).long().clamp(max=num_windows - 1)
-        found = index.unique_consecutive().tolist()
-        ends = [*found[1:], num_windows]
+        found = windows(self.times_seconds, window_seconds)
+        if len(found) == 1:
+            return [Segment(self, *found[0][1:])]
         return [
-            Segment(
-                Clip(self.frames[index == k], self.times_seconds[index == k]),
-                start + k * length,
-                start + end * length,
-            )
-            for k, end in zip(found, ends, strict=True)
+            Segment(Clip(self.frames[at], self.times_seconds[at]), start, end)
+            for at, start, end in found
         ]
+
+
+def shown_seconds(times_seconds: Tensor) -> float:
+    """From the first frame to the end of the last, which is taken to stand for as long as the
+    frames before it on average; 0 for a single frame."""
+    T = len(times_seconds)
+    shown = float(times_seconds[-1] - times_seconds[0])
+    return shown * T / (T - 1) if T > 1 else 0.0
+
+
+def windows(times_seconds: Tensor, window_seconds: float) -> list[tuple[Tensor, float, float]]:
+    """Cuts frames that appear at `(T,)` evenly: which frames, a mask `(T,)`, from when, to when."""
+    duration, start = shown_seconds(times_seconds), float(times_seconds[0])
+    num_windows = max(1, math.ceil(duration / window_seconds - 1e-6))
+    length = duration / num_windows
+    if num_windows == 1:
+        return [(times_seconds >= start, start, start + duration)]
+    index = ((times_seconds - start) / length + 1e-4).long().clamp(max=num_windows - 1)
+    found = index.unique_consecutive().tolist()
+    ends = [*found[1:], num_windows]
+    return [
+        (index == k, start + k * length, start + end * length)
+        for k, end in zip(found, ends, strict=True)
+    ]

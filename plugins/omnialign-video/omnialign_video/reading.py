@@ -18,12 +18,13 @@ from typing import Any, cast
 import av
 import numpy as np
 from av.container import InputContainer
+from av.video.stream import VideoStream
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from omnialign import ReadError
 from omnialign_video.clip import Clip
-from omnialign_video.sampling import MAX_SOURCE_PIXELS, Frame, Picker, bounded_size
+from omnialign_video.sampling import MAX_SOURCE_PIXELS, Frame, Picker, bounded_size, clip_of
 from omnialign_video.sniffing import PICTURE_KINDS, kind
 
 WANTED = "MP4, MOV, WebM, MKV, AVI, GIF, animated WebP or PNG"
@@ -37,7 +38,7 @@ def read_clip(source: Any) -> Clip:
         return source
     if isinstance(source, tuple):
         return _from_frames(source)
-    with _decoder_errors(source):
+    with decoder_errors(source):
         if isinstance(source, str | PathLike):
             with open(source, "rb") as file:
                 return _from_file(source, file)
@@ -53,7 +54,7 @@ def read_clip(source: Any) -> Clip:
 
 
 @contextmanager
-def _decoder_errors(source: Any) -> Generator[None]:
+def decoder_errors(source: Any) -> Generator[None]:
     """Turns whatever a decoder raises into `ReadError`, and keeps its warnings quiet.
 
     Decoders raise many types on hostile input (FFmpegError, SyntaxError, struct.error …), so all
@@ -95,11 +96,9 @@ def _from_container(source: Any, container: InputContainer) -> Clip:
     if not container.streams.video:
         raise ReadError(source, "it has no video stream; is it a sound recording?")
     stream = container.streams.video[0]
-    stream.codec_context.options = {"max_pixels": str(MAX_SOURCE_PIXELS)}
-    width = round(stream.width * float(stream.sample_aspect_ratio or 1))
-    height, width = bounded_size(source, stream.height, width)
+    size = size_and_limits(source, stream)
     frame_seconds = 1 / float(stream.average_rate or 25)
-    picker = Picker(source)
+    picker = Picker[Frame](source)
     first: float | None = None
     time = -frame_seconds
     for frame in container.decode(stream):
@@ -109,21 +108,34 @@ def _from_container(source: Any, container: InputContainer) -> Clip:
             first = frame.time if first is None else first
             time = frame.time - first
         if picker.wants(time):
-            small = frame.reformat(width, height, "rgb24", interpolation="AREA")
-            picker.add(np.rot90(small.to_ndarray(), frame.rotation // 90), time)
-    return picker.clip()
+            picker.add(rgb(frame, size), time)
+    return clip_of(picker)
+
+
+def size_and_limits(source: Any, stream: VideoStream) -> tuple[int, int]:
+    """Height and width of a kept frame; the decoder will refuse frames that are too large."""
+    stream.codec_context.options = {"max_pixels": str(MAX_SOURCE_PIXELS)}
+    width = round(stream.width * float(stream.sample_aspect_ratio or 1))
+    return bounded_size(source, stream.height, width)
+
+
+def rgb(frame: av.VideoFrame, size: tuple[int, int]) -> Frame:
+    """A decoded frame as RGB `(H, W, 3)`, scaled to `size` = (H, W), then turned upright."""
+    height, width = size
+    small = frame.reformat(width, height, "rgb24", interpolation="AREA")
+    return np.rot90(small.to_ndarray(), frame.rotation // 90)
 
 
 def _from_animation(source: Any, picture: Image.Image) -> Clip:
     """GIF, WebP or APNG; a still picture gives one frame. Transparency is laid over white."""
     size = bounded_size(source, picture.height, picture.width)
-    picker = Picker(source)
+    picker = Picker[Frame](source)
     time, index = 0.0, 0
     while True:
         try:
             picture.seek(index)
         except EOFError:
-            return picker.clip()
+            return clip_of(picker)
         picture.load()
         if picker.wants(time):
             picker.add(_small(picture, size), time)
@@ -151,15 +163,15 @@ def _from_frames(source: tuple[Any, ...]) -> Clip:
         pictures = [np.ascontiguousarray(value) for value in values]
     if not pictures:
         raise ReadError(source, "it lasts 0 seconds: there are no frames; wanted one or more")
-    picker = Picker(source)
+    picker = Picker[Frame](source)
     size: tuple[int, int] | None = None
     for index, picture in enumerate(pictures):
         if picker.wants(index / fps):
-            with _decoder_errors(source):
+            with decoder_errors(source):
                 picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
                 size = size or bounded_size(source, picture.height, picture.width)
                 picker.add(_small(picture, size), index / fps)
-    return picker.clip()
+    return clip_of(picker)
 
 
 def _small(picture: Image.Image, size: tuple[int, int]) -> Frame:

@@ -5,7 +5,7 @@ Axes: T frames, H height, W width.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -25,9 +25,10 @@ MAX_SOURCE_PIXELS = 8192 * 8192
 
 Frame = np.ndarray[Any, Any]
 """uint8 RGB `(H, W, 3)`."""
+Kept = TypeVar("Kept")
 
 
-class Picker:
+class Picker(Generic[Kept]):
     """Decides frame by frame what to keep, knowing neither the rate nor the length.
 
     The first frame at or after each tick of a clock is kept. When there are too many, every second
@@ -38,7 +39,7 @@ class Picker:
         self.source = source
         self.num_seen = 0
         self.interval_seconds = 1 / MAX_FRAMES_PER_SECOND
-        self.frames: list[Frame] = []
+        self.kept: list[Kept] = []
         self.times: list[float] = []
         self.next_tick = 0
 
@@ -54,21 +55,22 @@ class Picker:
             )
         return time / self.interval_seconds >= self.next_tick - 1e-3
 
-    def add(self, frame: Frame, time: float) -> None:
-        """Keeps a frame."""
-        self.frames.append(frame)
+    def add(self, frame: Kept, time: float) -> None:
+        """Keeps a frame, or what stands for it."""
+        self.kept.append(frame)
         self.times.append(time)
-        if len(self.frames) > MAX_FRAMES:
+        if len(self.kept) > MAX_FRAMES:
             self.interval_seconds *= 2
-            self.frames, self.times = self.frames[::2], self.times[::2]
+            self.kept, self.times = self.kept[::2], self.times[::2]
         self.next_tick = int(time / self.interval_seconds + 1e-3) + 1
 
-    def clip(self) -> Clip:
-        """What was kept; raises `ReadError` where that is nothing."""
-        if not self.frames:
-            raise ReadError(self.source, "it lasts 0 seconds: no frame can be decoded")
-        frames = torch.from_numpy(np.stack(self.frames)).permute(0, 3, 1, 2).contiguous()
-        return Clip(frames, torch.tensor(self.times, dtype=torch.float32))
+
+def clip_of(picker: Picker[Frame]) -> Clip:
+    """What was kept; raises `ReadError` where that is nothing."""
+    if not picker.kept:
+        raise ReadError(picker.source, "it lasts 0 seconds: no frame can be decoded")
+    frames = torch.from_numpy(np.stack(picker.kept)).permute(0, 3, 1, 2).contiguous()
+    return Clip(frames, torch.tensor(picker.times, dtype=torch.float32))
 
 
 def bounded_size(source: object, height: int, width: int) -> tuple[int, int]:
