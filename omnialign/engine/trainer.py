@@ -123,7 +123,7 @@ class _Run:
         self.turns = turns(train, [len(d.rows) for d in datasets], recipe.seed)
         self.space, self.objective = space, objective.to(self.device)
         if self.sharded:
-            towers = [space.tower(m) for m in space.modalities]
+            towers = [space.tower(m) for m in space.modalities if m not in objective.frozen]
             shard(towers, self.device, self.accelerator.num_processes)
         self.optimizer = build_optimizer(objective, train)
         self.micro_batches = MicroBatches(objective, datasets, train, self.folder, self.accelerator)
