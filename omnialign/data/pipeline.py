@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from omnialign.contract import Augmentation, LongInput, Modality, Segment
+from omnialign.contract import Augmentation, Blob, LongInput, Modality, Segment
 from omnialign.errors import OmniAlignError, ReadError
 
 
@@ -26,12 +26,21 @@ class Pipeline:
     def read(self, item: Any) -> Any:
         """The canonical sample; a reader that fails in an unforeseen way counts as unreadable."""
         try:
+            if isinstance(item, Blob):
+                return self._read_blob(item)
             return self.modality.read(item)
         except OmniAlignError:
             raise
         except Exception as error:
             reason = f"the {self.modality.name} reader failed: {type(error).__name__}: {error}"
             raise ReadError(item, reason) from error
+
+    def _read_blob(self, blob: Blob) -> Any:
+        data = blob.read()
+        try:
+            return self.modality.read(data)
+        except ReadError as error:
+            raise ReadError(blob, error.reason) from error
 
     def segments(self, sample: Any) -> list[Segment[Any]]:
         """The stretches that are encoded, under the long-input policy."""

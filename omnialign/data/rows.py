@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnialign.contract import Modality, Source
-from omnialign.errors import DataError, choices
+from omnialign.contract import Blob, Modality, Source
+from omnialign.errors import DataError, ReadError, choices
 from omnialign.recipe import Recipe, Rows, Scalar, ZeroShot
 from omnialign.registry import Registry, registry
 
@@ -53,13 +53,17 @@ class PairRows:
             )
 
     def _column(self, modality: str, columns: Mapping[str, str]) -> str:
+        kind, found = self._modalities[modality], self.source.columns
+        by_suffix = [column for column in found if f".{column}" in kind.suffixes]
         if modality in columns:
             column = columns[modality]
-        elif modality in self.source.columns or self._modalities[modality].inline_strings:
+        elif modality in found:
             column = modality
+        elif DEFAULT_COLUMN in found and not kind.inline_strings:
+            column = DEFAULT_COLUMN
         else:
-            column = DEFAULT_COLUMN if DEFAULT_COLUMN in self.source.columns else modality
-        if column not in self.source.columns:
+            column = by_suffix[0] if len(by_suffix) == 1 else modality
+        if column not in found:
             raise DataError(
                 f"data '{self.name}' has no column '{column}' for {modality}; name it in the "
                 f'recipe, as in columns = {{ {modality} = "..." }}; '
@@ -105,6 +109,8 @@ class PairRows:
                 Path(value).suffix.lower() in kind.suffixes and os.path.isfile(root / value)
             )
             return Item(root / value, str(root / value)) if is_path else Item(value, value)
+        if isinstance(value, Blob | bytes):
+            return Item(value, _content(value))
         return Item(value, f"{self.name}:{self._columns[modality]}:{place}")
 
 
@@ -127,6 +133,15 @@ def identity_number(item: Item) -> int:
     """A 63-bit number that equal items share."""
     digest = hashlib.blake2b(item.identity.encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big") >> 1
+
+
+def _content(value: Blob | bytes) -> str:
+    """The identity of bytes, which equal bytes share; of what cannot be read, its name."""
+    try:
+        data = value.read() if isinstance(value, Blob) else value
+    except ReadError as error:
+        return error.source
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _matches(row: Mapping[str, Any], where: Where) -> bool:
