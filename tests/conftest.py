@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +16,12 @@ from omnialign.testing import toy
 def toys() -> Iterator[Registry]:
     with toy.installed() as plugins:
         yield plugins
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of openly licensed sets that lies beside the checkout."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("shared/data is not here")
+    return folder
