@@ -146,6 +146,10 @@ class Source(ABC):
 
     root: Path | None = None
     """The folder that relative paths in rows start from."""
+    shuffle_window: int | None = None
+    """Of a source that is read in order (a stream): an epoch goes through it in stretches of so
+    many rows, shuffled inside. Only the main process of a loader looks into it, and no filter does.
+    """
 
     @property
     @abstractmethod

@@ -37,7 +37,9 @@ class HuggingFace(Source):
             )
         self._options = path, repository, split, config
         where = path or repository or ""
-        self._cells = _Cells(_loaded(where, split, config), f"datasets {where}, {split}")
+        dataset = loaded(where, split, config)
+        table = dataset.with_format("arrow")[:]
+        self._cells = HuggingFaceCells(table, dataset.features, f"datasets {where}, {split}")
         self.root = Path(path) if path else None
 
     def __reduce__(self) -> Any:
@@ -54,20 +56,31 @@ class HuggingFace(Source):
         return LazyRow(self._cells, range(len(self))[index])
 
 
-class _Cells(ArrowCells):
-    def __init__(self, dataset: Any, name: str) -> None:
-        table = dataset.with_format("arrow")[:]
+def place_of(path: str | None, repository: str | None) -> str:
+    """Whichever is given; raises `DataError` unless it is one of them."""
+    where = path or repository
+    if where is None or (path and repository):
+        raise DataError("a dataset wants either path (local) or repository (of the hub)")
+    return where
+
+
+class HuggingFaceCells(ArrowCells):
+    """Cells of an Arrow table; class labels are their names."""
+
+    def __init__(
+        self, table: Any, features: Mapping[str, Any] | None, name: str, first_row: int = 0
+    ) -> None:
         super().__init__({column: table[column] for column in table.column_names})
-        self.num_rows = table.num_rows
-        self._name = name
+        self.num_rows: int = table.num_rows
+        self._name, self._first_row = name, first_row
         self._labels = {
             column: feature.names
-            for column, feature in dataset.features.items()
+            for column, feature in (features or {}).items()
             if hasattr(feature, "int2str")
         }
 
     def place(self, index: int) -> str:
-        return f"{self._name}: row {index}"
+        return f"{self._name}: row {self._first_row + index}"
 
     def has(self, index: int, column: str) -> bool:
         # -1 is a class label that is unknown
@@ -79,7 +92,8 @@ class _Cells(ArrowCells):
         return self._labels[column][value] if column in self._labels else value
 
 
-def _loaded(where: str, split: str, config: str | None) -> Any:
+def loaded(where: str, split: str, config: str | None, streaming: bool = False) -> Any:
+    """A `Dataset`, or an `IterableDataset`; raises `DataError`."""
     try:
         import datasets
     except ImportError as error:
@@ -91,8 +105,9 @@ def _loaded(where: str, split: str, config: str | None) -> Any:
     try:
         if any(mark.is_file() for mark in marks):
             found = datasets.load_from_disk(where)
-            return found[split] if isinstance(found, datasets.DatasetDict) else found
-        return datasets.load_dataset(where, config, split=split)
+            found = found[split] if isinstance(found, datasets.DatasetDict) else found
+            return found.to_iterable_dataset() if streaming else found
+        return datasets.load_dataset(where, config, split=split, streaming=streaming)
     except Exception as error:
         raise DataError(
             f"datasets cannot load split '{split}' of {where}: {type(error).__name__}: {error}"

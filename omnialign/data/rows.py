@@ -42,7 +42,13 @@ class PairRows:
         self._modalities: dict[str, Modality[Any]] = {m: plugins.modality(m) for m in modalities}
         self._columns = {m: self._column(m, rows.columns) for m in modalities}
         self._check(list(rows.where))
-        self._indices = [i for i in range(len(self.source)) if self._wanted(i, rows.where)]
+        self._indices: Sequence[int] = range(len(self.source))
+        if self.source.shuffle_window is None:
+            self._indices = [i for i in self._indices if self._wanted(i, rows.where)]
+        elif rows.where:
+            raise DataError(
+                f"data '{rows.data}' is a stream, which has no `where`; filter it where it is made"
+            )
         if not self._indices:
             found = "; ".join(
                 f"{column} is {_summary(self.source, column)}" for column in rows.where
@@ -89,11 +95,17 @@ class PairRows:
     def value(self, index: int, column: str) -> Any:
         """The plain value of a column."""
         self._check([column])
-        return self.source[self._indices[index]].get(column)
+        return self.row(index).get(column)
 
-    def items(self, index: int, modality: str) -> list[Item]:
-        """All items of a row for a modality: one, or several captions; none where it is empty."""
-        value = self.source[self._indices[index]].get(self._columns[modality])
+    def row(self, index: int) -> Mapping[str, Any]:
+        return self.source[self._indices[index]]
+
+    def items(self, index: int, modality: str, row: Mapping[str, Any] | None = None) -> list[Item]:
+        """All items of a row for a modality: one, or several captions; none where it is empty.
+
+        `row` is what it holds, if that is known already.
+        """
+        value = (self.row(index) if row is None else row).get(self._columns[modality])
         values = list(value) if isinstance(value, list) else [value]
         return [
             self._item(entry, f"{self._indices[index]}:{place}", modality)

@@ -13,4 +13,5 @@ def omnialign_sources() -> Mapping[str, type[Source] | str]:
         "manifest": "omnialign.data.manifest:Manifest",
         "webdataset": "omnialign.data.webdataset:WebDataset",
         "datasets": "omnialign.data.hugging_face:HuggingFace",
+        "datasets-stream": "omnialign.data.hugging_face_stream:HuggingFaceStream",
     }

@@ -8,4 +8,4 @@ def test_the_core_s_sources_come_through_the_hooks_like_everything_else() -> Non
     assert registry().source("webdataset") is WebDataset
     (core,) = [plugin for plugin in registry().plugins if plugin.name == "core"]
     assert core.problem is None
-    assert core.sources == ["manifest", "webdataset", "datasets"]
+    assert core.sources == ["manifest", "webdataset", "datasets", "datasets-stream"]

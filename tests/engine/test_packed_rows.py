@@ -56,7 +56,8 @@ def main(source: dict[str, Any], run: Path, num_workers: int, killed: bool) -> N
     )
     table["data"]["rows"] = {"source": source}
     pair = table["pairs"][0]
-    pair["train"] = {"data": "rows", "where": {"split": "train"}}
+    if source["name"] != "datasets-stream":
+        pair["train"] = {"data": "rows", "where": {"split": "train"}}
     table["towers"] = {"toy_signal": {"augmentations": ["noise"]}}
     with toy.installed():
         recipe = parse_recipe(table)
@@ -96,7 +97,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     packed = str(root / "parquet" / "*.parquet")
     loaded = datasets.Dataset.from_parquet(packed, cache_dir=str(root / "cache"))
     loaded.save_to_disk(root / "saved")
-    return {**found, "datasets": {"name": "datasets", "path": str(root / "saved")}}
+    found["datasets"] = {"name": "datasets", "path": str(root / "saved")}
+    stream = {"path": str(root / "saved"), "num_rows": NUM_ROWS, "shuffle_window": 12}
+    return {**found, "stream": {"name": "datasets-stream", **stream}}
 
 
 def numbers(run: Path) -> list[Any]:
@@ -143,6 +146,14 @@ def test_packed_rows_train_as_the_folder(
         pytest.skip("omnialign[datasets] is not installed")
     main(data[kind], tmp_path / "run", num_workers, killed)
     assert_equal_runs(tmp_path / "run", expected)
+
+
+def test_a_stream_repeats_itself(data: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    if "stream" not in data:
+        pytest.skip("omnialign[datasets] is not installed")
+    main(data["stream"], tmp_path / "whole", 0, killed=False)
+    main(data["stream"], tmp_path / "killed", 2, killed=True)
+    assert_equal_runs(tmp_path / "killed", tmp_path / "whole")
 
 
 def test_two_processes(data: dict[str, dict[str, Any]], tmp_path: Path) -> None:
