@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from omnialign.contract import (
         Augmentation,
+        Blob,
         Claim,
         Modality,
         Preview,
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Augmentation": "contract",
+    "Blob": "contract",
     "Claim": "contract",
     "Modality": "contract",
     "Preview": "contract",
@@ -48,6 +50,7 @@ _HOME = {
 
 __all__ = [
     "Augmentation",
+    "Blob",
     "Claim",
     "Encoder",
     "Modality",

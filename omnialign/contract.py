@@ -8,7 +8,7 @@ serve every encoder. The base class of encoders, which needs torch, is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from os import PathLike
@@ -154,17 +154,34 @@ class Modality(ABC, Generic[Sample]):
         """`n` different samples: deterministic, offline, small."""
 
 
+@dataclass(frozen=True)
+class Blob:
+    """A file inside of another one (a shard): bytes that are read each time they are asked for."""
+
+    name: str
+    """Where it lies, for people: `train-000000.tar: 000012.png`."""
+    read: Callable[[], bytes]
+    """Raises `ReadError`."""
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class Source(ABC):
     """Rows to train on or to evaluate with; random access, the same rows at every construction.
 
     A class with explicit keyword options, which a recipe gives. A row maps a column to an item, to
     a list of items that all describe the row (several captions), or to a plain value (a label);
     it lacks the columns that it has nothing for. A row may compute a value when it is asked for,
-    but `in` must be cheap.
+    but `in` must be cheap. An item is what its modality reads, or a `Blob` of it.
     """
 
     root: Path | None = None
     """The folder that relative paths in rows start from."""
+    shuffle_window: int | None = None
+    """Of a source that is read in order (a stream): an epoch goes through it in stretches of so
+    many rows, shuffled inside. Only the main process of a loader looks into it, and no filter does.
+    """
 
     @property
     @abstractmethod

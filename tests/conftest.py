@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,12 @@ def run_script(start_script: Callable[..., subprocess.Popen[str]]) -> Callable[.
         assert process.returncode == 0, output[-3000:]
 
     return run
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of openly licensed sets that lies beside the checkout."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("shared/data is not here")
+    return folder

@@ -20,7 +20,17 @@ from omnialign.recipe import parse_recipe, shipped_recipes
 from omnialign.registry import registry
 from omnialign.testing import toy
 
-COMMANDS = ["demo", "train", "evaluate", "search", "classify", "embed", "plugins", "recipes"]
+COMMANDS = [
+    "demo",
+    "pack",
+    "train",
+    "evaluate",
+    "search",
+    "classify",
+    "embed",
+    "plugins",
+    "recipes",
+]
 SUBCOMMANDS = [["recipes", "show"], ["recipes", "schema"]]
 
 
@@ -113,6 +123,27 @@ class TestHelp:
         assert result.status == 2
         assert "Missing" in result.err
         assert result.out == ""
+
+
+class TestPack:
+    def test_a_folder_into_shards(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "words.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+        result = run("pack", tmp_path / "words.jsonl", "--output", tmp_path / "out", "--json")
+        shard = str(tmp_path / "out" / "shard-000000.tar")
+        expected = {"shards": [shard], "num_rows": 2, "num_bytes": 0, "left_out": {}}
+        assert result.json == expected
+        assert Path(shard).is_file()
+
+    def test_a_missing_file_is_named(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "a.jsonl").write_text('{"file_name": "none.x"}\n{"text": "two"}\n')
+        result = run("pack", tmp_path / "a.jsonl", "-o", tmp_path / "out", "--format=parquet")
+        assert result.status == 1
+        assert "none.x': No such file or directory" in result.err
+        options = ("-o", tmp_path / "out", "--format=parquet", "--skip-unreadable")
+        result = run("pack", tmp_path / "a.jsonl", *options)
+        assert result.status == 0
+        assert f'source = {{ name = "manifest", path = "{tmp_path / "out"}" }}' in result.err
+        assert "left out: " in result.err
 
 
 class TestModule:

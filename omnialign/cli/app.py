@@ -9,6 +9,7 @@ import typer
 from omnialign.cli.demo import demo
 from omnialign.cli.listing import plugins, recipes
 from omnialign.cli.output import out
+from omnialign.cli.packing import pack
 from omnialign.cli.query import classify, embed, search
 from omnialign.cli.training import evaluate, train
 
@@ -40,6 +41,7 @@ def options(
 
 
 app.command()(demo)
+app.command()(pack)
 app.command()(train)
 app.command()(evaluate)
 app.command()(search)

@@ -12,7 +12,7 @@ import json
 import pickle
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ class Draw:
 
     row: int
     epoch: int
+    content: Mapping[str, Any] | None = None
+    """Of a stream's row, which only the main process reads."""
 
 
 @dataclass(frozen=True)
@@ -83,22 +85,33 @@ def take(batch: Any, rows: Any) -> Any:
     return batch[rows]
 
 
-def draws(num_rows: int, batch_size: int, step: int, seed: int) -> list[Draw]:
-    """The rows of step `step`: an endless stream of shuffled passes, cut into batches."""
+def draws(
+    num_rows: int, batch_size: int, step: int, seed: int, window: int | None = None
+) -> list[Draw]:
+    """The rows of step `step`: endless shuffled passes, cut into batches.
+
+    With a `window`, each pass goes through stretches of so many rows, shuffled inside.
+    """
     found: list[Draw] = []
     for position in range(step * batch_size, (step + 1) * batch_size):
         epoch, place = divmod(position, num_rows)
-        found.append(Draw(int(_shuffled(num_rows, epoch, seed)[place]), epoch))
+        start, length, keys = 0, num_rows, [seed, epoch]
+        if window:
+            stretch = place // window
+            start, length, keys = stretch * window, window, [*keys, stretch]
+            length = min(length, num_rows - start)
+        row = start + int(_shuffled(length, *keys)[place - start])
+        found.append(Draw(row, epoch))
     return found
 
 
-_shuffles: OrderedDict[tuple[int, int, int], np.ndarray[Any, Any]] = OrderedDict()
+_shuffles: OrderedDict[tuple[int, ...], np.ndarray[Any, Any]] = OrderedDict()
 
 
-def _shuffled(num_rows: int, epoch: int, seed: int) -> np.ndarray[Any, Any]:
-    key = (num_rows, epoch, seed)
+def _shuffled(num_rows: int, *keys: int) -> np.ndarray[Any, Any]:
+    key = (num_rows, *keys)
     if key not in _shuffles:
-        _shuffles[key] = np.random.default_rng([seed, epoch]).permutation(num_rows)
+        _shuffles[key] = np.random.default_rng(keys).permutation(num_rows)
         while len(_shuffles) > 16:
             _shuffles.popitem(last=False)
     return _shuffles[key]
@@ -116,8 +129,10 @@ class StepSampler(Sampler[list[Draw]]):
         process: int = 0,
         num_processes: int = 1,
         micro_batch_size: int | None = None,
+        stream: PairRows | None = None,
     ) -> None:
         self.num_rows = num_rows
+        self._stream = stream
         self.batch_size = batch_size
         self._steps = steps
         self._seed = seed
@@ -132,8 +147,11 @@ class StepSampler(Sampler[list[Draw]]):
 
     def __iter__(self) -> Iterator[list[Draw]]:
         for step in self._steps:
-            batch = draws(self.num_rows, self.batch_size, step, self._seed)
+            window = self._stream.source.shuffle_window if self._stream else None
+            batch = draws(self.num_rows, self.batch_size, step, self._seed, window)
             own = [batch[place] for place in self._share]
+            if self._stream:
+                own = [replace(draw, content=self._stream.row(draw.row)) for draw in own]
             yield from self._cut(own)
 
     def _cut(self, own: list[Draw]) -> Iterator[list[Draw]]:
@@ -169,7 +187,7 @@ class PairDataset(Dataset[Any]):
         for side, pipeline in enumerate(self._sides):
             mixed = np.random.SeedSequence([self.seed, draw.epoch, draw.row, side])
             generator = torch.Generator().manual_seed(int(mixed.generate_state(1)[0]))
-            items = self.rows.items(draw.row, pipeline.modality.name)
+            items = self.rows.items(draw.row, pipeline.modality.name, draw.content)
             if not items:
                 return Unreadable(draw.row, f"row {draw.row}", f"no {pipeline.modality.name}")
             item = items[int(torch.randint(len(items), (), generator=generator))]

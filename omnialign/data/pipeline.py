@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from omnialign.contract import Augmentation, LongInput, Modality, Segment, Unread
+from omnialign.contract import Augmentation, Blob, LongInput, Modality, Segment, Unread
 from omnialign.errors import OmniAlignError, ReadError
 
 
@@ -27,11 +27,11 @@ class Pipeline:
 
     def read(self, item: Any) -> Any:
         """The canonical sample; a reader that fails in an unforeseen way counts as unreadable."""
-        return self._readable(item, lambda: self.modality.read(item))
+        return self._readable(item, self.modality.read)
 
     def open(self, item: Any) -> Any:
         """What `training_input` takes: the sample, or an `Unread` where a stretch will do."""
-        opened = self._readable(item, lambda: self.modality.open(item, self.resolution))
+        opened = self._readable(item, lambda source: self.modality.open(source, self.resolution))
         if self.augmentations:
             takes_a_stretch = cuts(self.augmentations[0])
         else:
@@ -39,11 +39,17 @@ class Pipeline:
         return opened if takes_a_stretch else self._decoded(opened)
 
     def _decoded(self, sample: Any) -> Any:
-        return self._readable(sample, sample.read) if isinstance(sample, Unread) else sample
+        if isinstance(sample, Unread):
+            return self._readable(sample, lambda unread: unread.read())
+        return sample
 
-    def _readable(self, item: Any, read: Callable[[], Any]) -> Any:
+    def _readable(self, item: Any, read: Callable[[Any], Any]) -> Any:
         try:
-            return read()
+            return read(item.read() if isinstance(item, Blob) else item)
+        except ReadError as error:
+            if isinstance(item, Blob):
+                raise ReadError(item, error.reason) from error
+            raise
         except OmniAlignError:
             raise
         except Exception as error:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnialign.contract import Modality, Source
-from omnialign.errors import DataError, choices
+from omnialign.contract import Blob, Modality, Source
+from omnialign.errors import DataError, ReadError, choices
 from omnialign.recipe import Recipe, Rows, Scalar, ZeroShot
 from omnialign.registry import Registry, registry
 
@@ -42,7 +42,13 @@ class PairRows:
         self._modalities: dict[str, Modality[Any]] = {m: plugins.modality(m) for m in modalities}
         self._columns = {m: self._column(m, rows.columns) for m in modalities}
         self._check(list(rows.where))
-        self._indices = [i for i in range(len(self.source)) if self._wanted(i, rows.where)]
+        self._indices: Sequence[int] = range(len(self.source))
+        if self.source.shuffle_window is None:
+            self._indices = [i for i in self._indices if self._wanted(i, rows.where)]
+        elif rows.where:
+            raise DataError(
+                f"data '{rows.data}' is a stream, which has no `where`; filter it where it is made"
+            )
         if not self._indices:
             found = "; ".join(
                 f"{column} is {_summary(self.source, column)}" for column in rows.where
@@ -53,13 +59,17 @@ class PairRows:
             )
 
     def _column(self, modality: str, columns: Mapping[str, str]) -> str:
+        kind, found = self._modalities[modality], self.source.columns
+        by_suffix = [column for column in found if f".{column}" in kind.suffixes]
         if modality in columns:
             column = columns[modality]
-        elif modality in self.source.columns or self._modalities[modality].inline_strings:
+        elif modality in found:
             column = modality
+        elif DEFAULT_COLUMN in found and not kind.inline_strings:
+            column = DEFAULT_COLUMN
         else:
-            column = DEFAULT_COLUMN if DEFAULT_COLUMN in self.source.columns else modality
-        if column not in self.source.columns:
+            column = by_suffix[0] if len(by_suffix) == 1 else modality
+        if column not in found:
             raise DataError(
                 f"data '{self.name}' has no column '{column}' for {modality}; name it in the "
                 f'recipe, as in columns = {{ {modality} = "..." }}; '
@@ -85,11 +95,17 @@ class PairRows:
     def value(self, index: int, column: str) -> Any:
         """The plain value of a column."""
         self._check([column])
-        return self.source[self._indices[index]].get(column)
+        return self.row(index).get(column)
 
-    def items(self, index: int, modality: str) -> list[Item]:
-        """All items of a row for a modality: one, or several captions; none where it is empty."""
-        value = self.source[self._indices[index]].get(self._columns[modality])
+    def row(self, index: int) -> Mapping[str, Any]:
+        return self.source[self._indices[index]]
+
+    def items(self, index: int, modality: str, row: Mapping[str, Any] | None = None) -> list[Item]:
+        """All items of a row for a modality: one, or several captions; none where it is empty.
+
+        `row` is what it holds, if that is known already.
+        """
+        value = (self.row(index) if row is None else row).get(self._columns[modality])
         values = list(value) if isinstance(value, list) else [value]
         return [
             self._item(entry, f"{self._indices[index]}:{place}", modality)
@@ -105,6 +121,8 @@ class PairRows:
                 Path(value).suffix.lower() in kind.suffixes and os.path.isfile(root / value)
             )
             return Item(root / value, str(root / value)) if is_path else Item(value, value)
+        if isinstance(value, Blob | bytes):
+            return Item(value, _content(value))
         return Item(value, f"{self.name}:{self._columns[modality]}:{place}")
 
 
@@ -127,6 +145,15 @@ def identity_number(item: Item) -> int:
     """A 63-bit number that equal items share."""
     digest = hashlib.blake2b(item.identity.encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big") >> 1
+
+
+def _content(value: Blob | bytes) -> str:
+    """The identity of bytes, which equal bytes share; of what cannot be read, its name."""
+    try:
+        data = value.read() if isinstance(value, Blob) else value
+    except ReadError as error:
+        return error.source
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _matches(row: Mapping[str, Any], where: Where) -> bool:

@@ -1,4 +1,4 @@
-"""The core's own source, on the same hooks as everybody's."""
+"""The core's own sources, on the same hooks as everybody's."""
 
 from __future__ import annotations
 
@@ -9,4 +9,9 @@ from omnialign.contract import Source, hookimpl
 
 @hookimpl
 def omnialign_sources() -> Mapping[str, type[Source] | str]:
-    return {"manifest": "omnialign.data.manifest:Manifest"}
+    return {
+        "manifest": "omnialign.data.manifest:Manifest",
+        "webdataset": "omnialign.data.webdataset:WebDataset",
+        "datasets": "omnialign.data.hugging_face:HuggingFace",
+        "datasets-stream": "omnialign.data.hugging_face_stream:HuggingFaceStream",
+    }

@@ -192,6 +192,7 @@ class _Run:
                 process=self.accelerator.process_index,
                 num_processes=self.accelerator.num_processes,
                 micro_batch_size=self.micro_batches.size,
+                stream=dataset.rows if dataset.rows.source.shuffle_window else None,
             )
             for dataset, own in zip(datasets, self.turns, strict=True)
         ]

@@ -1,0 +1,114 @@
+"""The source `datasets`: what the library Hugging Face `datasets` loads, by its memory map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omnialign.contract import Source
+from omnialign.data.arrow_cells import ArrowCells
+from omnialign.data.shards import LazyRow
+from omnialign.errors import DataError
+
+
+class HuggingFace(Source):
+    """A dataset of Hugging Face: a folder that `save_to_disk` wrote, or one of data files.
+
+    With `repository` instead of `path` one of the hub, downloaded once. Files stay undecoded bytes,
+    which the modality reads; class labels are their names.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        repository: str | None = None,
+        split: str = "train",
+        config: str | None = None,
+    ) -> None:
+        """Needs `pip install omnialign[datasets]`.
+
+        Raises:
+            DataError: no such dataset or split.
+        """
+        if (path is None) == (repository is None):
+            raise DataError(
+                "source 'datasets' wants either path (local) or repository (of the hub)"
+            )
+        self._options = path, repository, split, config
+        where = path or repository or ""
+        dataset = loaded(where, split, config)
+        table = dataset.with_format("arrow")[:]
+        self._cells = HuggingFaceCells(table, dataset.features, f"datasets {where}, {split}")
+        self.root = Path(path) if path else None
+
+    def __reduce__(self) -> Any:
+        return HuggingFace, self._options
+
+    @property
+    def columns(self) -> Sequence[str]:
+        return self._cells.columns
+
+    def __len__(self) -> int:
+        return self._cells.num_rows
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return LazyRow(self._cells, range(len(self))[index])
+
+
+def place_of(path: str | None, repository: str | None) -> str:
+    """Whichever is given; raises `DataError` unless it is one of them."""
+    where = path or repository
+    if where is None or (path and repository):
+        raise DataError("a dataset wants either path (local) or repository (of the hub)")
+    return where
+
+
+class HuggingFaceCells(ArrowCells):
+    """Cells of an Arrow table; class labels are their names."""
+
+    def __init__(
+        self, table: Any, features: Mapping[str, Any] | None, name: str, first_row: int = 0
+    ) -> None:
+        super().__init__({column: table[column] for column in table.column_names})
+        self.num_rows: int = table.num_rows
+        self._name, self._first_row = name, first_row
+        self._labels = {
+            column: feature.names
+            for column, feature in (features or {}).items()
+            if hasattr(feature, "int2str")
+        }
+
+    def place(self, index: int) -> str:
+        return f"{self._name}: row {self._first_row + index}"
+
+    def has(self, index: int, column: str) -> bool:
+        # -1 is a class label that is unknown
+        known = column not in self._labels or self.scalar(index, column).as_py() != -1
+        return known and super().has(index, column)
+
+    def value(self, index: int, column: str) -> Any:
+        value = super().value(index, column)
+        return self._labels[column][value] if column in self._labels else value
+
+
+def loaded(where: str, split: str, config: str | None, streaming: bool = False) -> Any:
+    """A `Dataset`, or an `IterableDataset`; raises `DataError`."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            f"source 'datasets' needs the library datasets ({error}); "
+            "pip install 'omnialign[datasets]'"
+        ) from None
+    marks = [Path(where, name) for name in ("state.json", "dataset_dict.json")]
+    try:
+        if any(mark.is_file() for mark in marks):
+            found = datasets.load_from_disk(where)
+            found = found[split] if isinstance(found, datasets.DatasetDict) else found
+            return found.to_iterable_dataset() if streaming else found
+        return datasets.load_dataset(where, config, split=split, streaming=streaming)
+    except Exception as error:
+        raise DataError(
+            f"datasets cannot load split '{split}' of {where}: {type(error).__name__}: {error}"
+        ) from error
