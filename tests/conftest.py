@@ -15,3 +15,9 @@ from omnialign.testing import toy
 def toys() -> Iterator[Registry]:
     with toy.installed() as plugins:
         yield plugins
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds features of another, or of the user."""
+    monkeypatch.setenv("OMNIALIGN_CACHE", str(tmp_path_factory.mktemp("cache", numbered=True)))

@@ -20,7 +20,8 @@ from omnialign.recipe import parse_recipe, shipped_recipes
 from omnialign.registry import registry
 from omnialign.testing import toy
 
-COMMANDS = ["demo", "train", "evaluate", "search", "classify", "embed", "plugins", "recipes"]
+COMMANDS = ["demo", "train", "evaluate", "search", "classify", "embed"]
+COMMANDS += ["cache", "plugins", "recipes"]
 SUBCOMMANDS = [["recipes", "show"], ["recipes", "schema"]]
 
 
@@ -230,6 +231,22 @@ class TestTrain:
 
 
 @pytest.mark.usefixtures("at_home")
+class TestCache:
+    def test_features_are_told_of_listed_and_cleared(self, run: Run, tmp_path: Path) -> None:
+        frozen = ("--set", "towers.toy_signal.frozen=true", "--set", "train.num_steps=2")
+        told = [run("train", "toy.toml", "-o", tmp_path / name, *frozen).err for name in "ab"]
+        assert "frozen toy_signal tower: 0 found in the cache, 54 computed" in told[0]
+        assert "frozen toy_signal tower: 54 found in the cache, 0 computed" in told[1]
+        listed = run("cache").out
+        assert "toy_signal" in listed
+        assert "mlp" in listed
+        (kept,) = run("cache", "--json").json["kept"]
+        assert Path(kept["folder"]).is_dir()
+        assert "0.0 MiB deleted" in run("cache", "--clear").err
+        assert "no features in" in run("cache").err
+        assert not Path(kept["folder"]).exists()
+
+
 class TestEvaluate:
     def test_prints_tables(self, run: Run) -> None:
         result = run("evaluate", "run")

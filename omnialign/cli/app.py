@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from omnialign.cli.cache import cache
 from omnialign.cli.demo import demo
 from omnialign.cli.listing import plugins, recipes
 from omnialign.cli.output import out
@@ -45,5 +46,6 @@ app.command()(evaluate)
 app.command()(search)
 app.command()(classify)
 app.command()(embed)
+app.command()(cache)
 app.command()(plugins)
 app.add_typer(recipes, name="recipes")

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
-from omnialign.data.loader import PairBatch, take
+from omnialign.data.loader import PairBatch
 from omnialign.engine.diagnostics import geometry, in_batch_accuracy
 from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import Recipe
@@ -75,14 +75,11 @@ class Objective(nn.Module):
         for pair in self._pairs:
             if not pair.learn_temperature:
                 space.log_scales[pair_key(*pair.modalities)].requires_grad_(False)
-        self.frozen: dict[str, FrozenFeatures] = {}
-        for modality in space.modalities:
-            wanted = recipe.tower(modality)
-            if wanted.frozen:
-                space.tower(modality).encoder.requires_grad_(False)
-                if not wanted.augmentations:
-                    self.frozen[modality] = FrozenFeatures()
+        self.given_features: frozenset[str] = frozenset()
+        """Modalities whose batches hold features in the place of inputs."""
         self._always_eval = [m for m in space.modalities if recipe.tower(m).frozen]
+        for modality in self._always_eval:
+            space.tower(modality).encoder.requires_grad_(False)
 
     def train(self, mode: bool = True) -> Objective:
         """Frozen encoders stay in evaluation mode: no dropout, no running statistics."""
@@ -111,13 +108,7 @@ class Objective(nn.Module):
         device = self.space.device
         value = send_to_device((batch.x, batch.y)[place.side], device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self._bf16):
-            if modality not in self.frozen:
-                return tower(value)
-            ids, segments = (
-                (batch.x_ids, batch.x_segments),
-                (batch.y_ids, batch.y_segments),
-            )[place.side]
-            return tower.project(self.frozen[modality](tower.encoder, value, ids + segments))
+            return tower.project(value) if modality in self.given_features else tower(value)
 
     def loss(
         self, vectors: Mapping[Place, Tensor], batches: StepBatches, measure: bool = True
@@ -163,33 +154,3 @@ class Objective(nn.Module):
             if pair.learn_temperature:
                 scale = self.space.log_scales[pair_key(*pair.modalities)]
                 scale.clamp_(0.0, -math.log(pair.min_temperature))
-
-
-class FrozenFeatures:
-    """Features of a frozen encoder whose inputs are not augmented, computed once an input.
-
-    They travel in checkpoints: computed again beside other inputs, they could differ in the last
-    bit, and a resumed run with them.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[int, Tensor] = {}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        features = torch.stack([*self._known.values()]) if self._known else torch.empty(0)
-        return {"keys": torch.tensor([*self._known], dtype=torch.int64), "features": features}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._known = dict(zip(state["keys"].tolist(), state["features"], strict=True))
-
-    @torch.no_grad()
-    def __call__(self, encoder: nn.Module, batch: Any, keys: Tensor) -> Tensor:
-        """A batch and a number `(n,)` for each different input to features `(n, w)`."""
-        wanted: list[int] = keys.tolist()
-        new = list({key: i for i, key in enumerate(wanted) if key not in self._known}.values())
-        if new:
-            chosen = torch.tensor(new, device=keys.device)
-            features = encoder(take(batch, chosen))
-            for i, row in zip(new, features, strict=True):
-                self._known[wanted[i]] = row.clone()
-        return torch.stack([self._known[key].to(keys.device) for key in wanted])

@@ -29,6 +29,11 @@ from omnialign.data.loader import (
 from omnialign.data.pipeline import Pipeline
 from omnialign.data.rows import PairRows, check_held_out
 from omnialign.engine.diagnostics import StepReport, Watch, gradient_norms
+from omnialign.engine.frozen import (
+    FeatureListener,
+    frozen_modalities,
+    store_frozen_features,
+)
 from omnialign.engine.micro_batches import MicroBatches
 from omnialign.engine.objective import Objective, PairMetrics, StepBatches, StepKey
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate
@@ -46,7 +51,12 @@ Listener = Callable[[StepReport], None]
 
 
 def train(
-    recipe: Recipe, output: str | Path, *, resume: bool = False, listener: Listener | None = None
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    listener: Listener | None = None,
+    feature_listener: FeatureListener | None = None,
 ) -> SharedSpace:
     """Trains a recipe into a run folder and gives the trained space, in evaluation mode.
 
@@ -55,21 +65,28 @@ def train(
         output: the run folder.
         resume: go on with the run in `output` from its newest checkpoint.
         listener: called every `train.log_every` steps, on the main process.
+        feature_listener: called while the features of frozen towers are looked up and computed.
 
     Raises:
         DataError: no usable rows, or too many unreadable ones.
         TrainingError: the folder holds another run, memory runs out, or gradients are no longer
             finite.
     """
-    return _Run(recipe, Path(output), resume, listener)()
+    return _Run(recipe, Path(output), resume, listener, feature_listener)()
 
 
 class _Run:
     def __init__(
-        self, recipe: Recipe, output: Path, resume: bool, listener: Listener | None
+        self,
+        recipe: Recipe,
+        output: Path,
+        resume: bool,
+        listener: Listener | None,
+        feature_listener: FeatureListener | None,
     ) -> None:
         self.recipe = recipe
         self.listener = listener
+        self.feature_listener = feature_listener
         self.watch = Watch(recipe)
         self.skipped = self.skipped_in_a_row = 0
         self.folder = RunFolder(output)
@@ -105,16 +122,21 @@ class _Run:
         torch.manual_seed(recipe.seed)
         space = build(recipe)
         group = dist.group.WORLD if self.accelerator.num_processes > 1 else None
-        objective = Objective(space, recipe, group, _bf16(train.precision, self.device))
+        bf16 = _bf16(train.precision, self.device)
+        objective = Objective(space, recipe, group, bf16)
         optimizer = build_optimizer(objective, train)
         datasets = self._datasets(space)
         self.space = space
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        store_frozen_features(
+            space, recipe, datasets, self.accelerator, bf16, self.feature_listener
+        )
+        objective.given_features = frozenset(frozen_modalities(recipe))
         self.micro_batches = MicroBatches(objective, datasets, train, self.folder, self.accelerator)
         self.samplers, self.loaders = self._loaders(datasets)
         self.average = WeightAverage(space, train.weight_average) if train.weight_average else None
-        saved_too = [*([self.average] if self.average else []), *objective.frozen.values()]
-        self.accelerator.register_for_checkpointing(*saved_too)
+        if self.average:
+            self.accelerator.register_for_checkpointing(self.average)
         if self.first_step:
             self._load(self.folder.checkpoint(self.first_step))
         if train.trackers:
