@@ -277,7 +277,7 @@ def test_every_plugin_is_an_extra_and_a_workspace_member() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     extras = project["project"]["optional-dependencies"]
     names = {path.name.removeprefix("omnialign-") for path in PLUGINS}
-    assert set(extras) == names | {"all"}
+    assert set(extras) == names | {"all", "lora"}
     assert set(re.findall(r"[\w-]+", extras["all"][0])) == names | {"omnialign"}
     assert {f"omnialign-{name}" for name in names} <= set(project["tool"]["uv"]["sources"])
     assert {f"omnialign-{name}" for name in names} <= set(project["dependency-groups"]["dev"])

@@ -21,7 +21,7 @@ from omnialign.registry import registry
 from omnialign.testing import toy
 
 COMMANDS = ["demo", "train", "evaluate", "search", "classify", "embed"]
-COMMANDS += ["cache", "plugins", "recipes"]
+COMMANDS += ["interpolate", "cache", "plugins", "recipes"]
 SUBCOMMANDS = [["recipes", "show"], ["recipes", "schema"]]
 
 
@@ -245,6 +245,30 @@ class TestCache:
         assert "0.0 MiB deleted" in run("cache", "--clear").err
         assert "no features in" in run("cache").err
         assert not Path(kept["folder"]).exists()
+
+
+class TestInterpolate:
+    def test_saves_a_model_between(self, run: Run, home: Path, tmp_path: Path) -> None:
+        after = tmp_path / "after"
+        tuned = ("--set", "train.num_steps=5", "--set", f"start_from={home / 'run'}")
+        assert run("train", "toy.toml", "-o", after, *tuned).status == 0
+        made = run("interpolate", "run", after, "--alpha", "0.3", "-o", tmp_path / "between")
+        assert made.status == 0
+        assert run("classify", "rising", "up", "down", "-m", tmp_path / "between").status in (0, 1)
+        assert (tmp_path / "between" / "config.json").is_file()
+        alphas = ("--alpha", "0", "--alpha", "1", "--evaluate", "run")
+        measured = run("interpolate", "run", after, *alphas, "--json").json["measured"]
+        assert [m["alpha"] for m in measured] == [0, 1]
+        assert "run: toy_signal-toy_words recall@1" in measured[0]
+        table = run("interpolate", "run", after, *alphas).out
+        assert "alpha" in table
+        assert "recall@1" in table
+
+    def test_mistakes(self, run: Run, tmp_path: Path) -> None:
+        assert "wants --output" in failure(run("interpolate", "run", "run"))
+        two = run("interpolate", "run", "run", "--alpha", "0", "--alpha", "1", "-o", tmp_path)
+        assert "takes the model of one --alpha; got 2" in failure(two)
+        assert "no model folder" in failure(run("interpolate", "run", "x", "-o", tmp_path))
 
 
 class TestEvaluate:

@@ -8,6 +8,7 @@ import typer
 
 from omnialign.cli.cache import cache
 from omnialign.cli.demo import demo
+from omnialign.cli.interpolation import interpolate
 from omnialign.cli.listing import plugins, recipes
 from omnialign.cli.output import out
 from omnialign.cli.query import classify, embed, search
@@ -46,6 +47,7 @@ app.command()(evaluate)
 app.command()(search)
 app.command()(classify)
 app.command()(embed)
+app.command()(interpolate)
 app.command()(cache)
 app.command()(plugins)
 app.add_typer(recipes, name="recipes")

@@ -77,9 +77,39 @@ class Objective(nn.Module):
                 space.log_scales[pair_key(*pair.modalities)].requires_grad_(False)
         self.given_features: frozenset[str] = frozenset()
         """Modalities whose batches hold features in the place of inputs."""
-        self._always_eval = [m for m in space.modalities if recipe.tower(m).frozen]
+        self._always_eval = {m for m in space.modalities if recipe.tower(m).frozen}
         for modality in self._always_eval:
             space.tower(modality).encoder.requires_grad_(False)
+        self._unfrozen_at = {
+            m: recipe.tower(m).frozen_steps
+            for m in space.modalities
+            if recipe.tower(m).frozen_steps
+        }
+        self._unfrozen = {
+            m: [p for p in space.tower(m).encoder.parameters() if p.requires_grad]
+            for m in self._unfrozen_at
+        }
+
+    @property
+    def unfreezes(self) -> bool:
+        """Whether an encoder begins to train in the middle of the run."""
+        return bool(self._unfrozen_at)
+
+    def begin(self, step: int) -> bool:
+        """Freezes and unfreezes encoders for `step`, from 0; gives whether any has changed.
+
+        All are trainable at first, so that the optimizer and DDP know them.
+        """
+        changed = False
+        for modality, first in self._unfrozen_at.items():
+            waits = step < first
+            changed |= waits != (modality in self._always_eval)
+            (self._always_eval.add if waits else self._always_eval.discard)(modality)
+            for parameter in self._unfrozen[modality]:
+                parameter.requires_grad_(not waits)
+        if changed:
+            self.train(self.training)
+        return changed
 
     def train(self, mode: bool = True) -> Objective:
         """Frozen encoders stay in evaluation mode: no dropout, no running statistics."""

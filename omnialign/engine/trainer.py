@@ -34,15 +34,22 @@ from omnialign.engine.frozen import (
     frozen_modalities,
     store_frozen_features,
 )
+from omnialign.engine.lora import Adapters
 from omnialign.engine.micro_batches import MicroBatches
 from omnialign.engine.objective import Objective, PairMetrics, StepBatches, StepKey
-from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate
+from omnialign.engine.optimizer import (
+    WeightAverage,
+    build_optimizer,
+    learning_rate,
+    rate_scales,
+)
 from omnialign.engine.run_folder import RunFolder
 from omnialign.errors import DataError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
 from omnialign.registry import registry
 from omnialign.space import SharedSpace, build, pair_key
+from omnialign.weights import take_weights
 
 MAX_SKIPPED = 5
 """Steps in a row without a finite gradient after which a run stops."""
@@ -121,24 +128,27 @@ class _Run:
         check_held_out(recipe)
         torch.manual_seed(recipe.seed)
         space = build(recipe)
+        if recipe.start_from is not None and not self.first_step:
+            take_weights(space, load(recipe.start_from, "cpu"), recipe.start_from)
+        self.adapters = Adapters(space, recipe)
         group = dist.group.WORLD if self.accelerator.num_processes > 1 else None
         bf16 = _bf16(train.precision, self.device)
         objective = Objective(space, recipe, group, bf16)
-        optimizer = build_optimizer(objective, train)
+        optimizer = build_optimizer(objective, train, rate_scales(space, recipe))
         datasets = self._datasets(space)
         self.space = space
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        self.average = WeightAverage(space, train.weight_average) if train.weight_average else None
+        if self.average:
+            self.accelerator.register_for_checkpointing(self.average)
+        if self.first_step:
+            self._load(self.folder.checkpoint(self.first_step))
         store_frozen_features(
             space, recipe, datasets, self.accelerator, bf16, self.feature_listener
         )
         objective.given_features = frozenset(frozen_modalities(recipe))
         self.micro_batches = MicroBatches(objective, datasets, train, self.folder, self.accelerator)
         self.samplers, self.loaders = self._loaders(datasets)
-        self.average = WeightAverage(space, train.weight_average) if train.weight_average else None
-        if self.average:
-            self.accelerator.register_for_checkpointing(self.average)
-        if self.first_step:
-            self._load(self.folder.checkpoint(self.first_step))
         if train.trackers:
             self.accelerator.init_trackers("tracking")
         self.objective.train()
@@ -224,7 +234,9 @@ class _Run:
     def _step(self, step: int, batches: StepBatches, reports: bool) -> None:
         recipe = self.recipe
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = learning_rate(recipe.train, step - 1)
+            parameters["lr"] = parameters["scale"] * learning_rate(recipe.train, step - 1)
+        if self.accelerator.unwrap_model(self.objective).begin(step - 1):
+            self.micro_batches.forget()
         key = (recipe.seed, step - 1, self.accelerator.process_index)
         loss, metrics = self._gradients(batches, key, reports)
         by_tower = (
@@ -268,7 +280,11 @@ class _Run:
     ) -> tuple[Tensor, list[PairMetrics]]:
         """Loss and metrics; leaves gradients."""
         self.optimizer.zero_grad()
-        if self.micro_batches.size is not None:
+        # DDP wants the same parameters to have gradients in every step
+        unfreezes = self.accelerator.unwrap_model(self.objective).unfreezes
+        if self.micro_batches.size is not None or (
+            unfreezes and self.accelerator.num_processes > 1
+        ):
             return self.micro_batches(batches, key, measure)
         loss, metrics = self.objective(batches, key, measure)
         self.accelerator.backward(loss)
@@ -323,6 +339,7 @@ class _Run:
     def _finish(self) -> SharedSpace:
         if self.average:
             self.average.copy_to(self.space)
+        self.adapters.merge()
         self.space.eval()
         if self.accelerator.is_main_process:
             self.space.save(self.folder.path)

@@ -23,7 +23,7 @@ from omnialign.testing import toy
 NUM_ROWS = 41
 
 
-def main(folder: Path, **settings: Any) -> None:
+def main(folder: Path, frozen_steps: int = 0, **settings: Any) -> None:
     """Trains three towers and keeps the gradients of every step."""
     gradients: list[list[Tensor]] = []
     clip = Accelerator.clip_grad_norm_
@@ -38,7 +38,7 @@ def main(folder: Path, **settings: Any) -> None:
     echo = {"modalities": ["toy_echo", "toy_words"], "train": "rows", "weight": 0.5}
     table["pairs"].append(echo)
     table["towers"] = {
-        "toy_signal": {"augmentations": ["noise"]},
+        "toy_signal": {"augmentations": ["noise"], "frozen_steps": frozen_steps},
         "toy_echo": {"frozen": True},
     }
     Accelerator.clip_grad_norm_ = keep
@@ -62,12 +62,16 @@ def write_rows(folder: Path) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
-@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 3}], ids=["whole", "micro"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"micro_batch_size": 3}, {"frozen_steps": 2}],
+    ids=["whole", "micro", "unfreezing"],
+)
 def test_two_processes_train_as_one(settings: dict[str, int], tmp_path: Path) -> None:
     """One process has the whole batch at once, two have their shares, perhaps in micro-batches."""
     write_rows(tmp_path)
     one, two = tmp_path / "one", tmp_path / "two"
-    main(one)
+    main(one, frozen_steps=settings.get("frozen_steps", 0))
     # with --cpu accelerate launches several processes through MPI alone
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
     launch += ["--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
