@@ -15,6 +15,7 @@ import os
 import pickle
 import shutil
 import uuid
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -168,16 +169,16 @@ class StoredRows:
 
     def __init__(self, chunks: Sequence[Chunk], offsets: Sequence[int]) -> None:
         self._chunks = list(chunks)
-        self._offsets = np.asarray(offsets)
+        self._offsets = list(offsets)
         self._opened: dict[int, np.ndarray[Any, Any]] = {}
 
     def __getitem__(self, row: int) -> Tensor:
         """The features `(w,)` of one segment."""
-        number = int(np.searchsorted(self._offsets, row, "right")) - 1
+        number = bisect_right(self._offsets, row) - 1
         if number not in self._opened:
             chunk = self._chunks[number]
             opened = np.load(chunk, mmap_mode="r") if isinstance(chunk, Path) else chunk
-            self._opened[number] = opened["features"]
+            self._opened[number] = np.asarray(opened["features"])  # plain, so that rows are quick
         return torch.from_numpy(self._opened[number][row - self._offsets[number]].copy())
 
     def __getstate__(self) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from omnialign.data.features import StoredRows
 from omnialign.data.pipeline import Pipeline
@@ -123,7 +122,7 @@ class StoredSide:
         return Example(features, int(self._identities[place]), segment)
 
     def collate(self, values: list[Tensor]) -> Tensor:
-        return default_collate(values)
+        return torch.stack(values)
 
 
 def _drawn(num: int, generator: torch.Generator) -> int:
