@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from omnialign.errors import OmniAlignError, ReadError
     from omnialign.model_folder import load
     from omnialign.space import SharedSpace
+    from omnialign.weights import interpolate
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ _HOME = {
     "OmniAlignError": "errors",
     "ReadError": "errors",
     "SharedSpace": "space",
+    "interpolate": "weights",
     "load": "model_folder",
 }
 """Public names by the module they live in; imported when first used, because torch is heavy."""
@@ -62,6 +64,7 @@ __all__ = [
     "Source",
     "Unread",
     "hookimpl",
+    "interpolate",
     "load",
     "pad_and_stack",
 ]

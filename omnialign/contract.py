@@ -145,6 +145,14 @@ class Modality(ABC, Generic[Sample]):
         del window
         return [Segment(sample)]
 
+    def companions(self, path: Path) -> Sequence[Path]:
+        """Other existing files that `read` opens for the one at `path`: a mesh's textures.
+
+        Features of a frozen encoder are found again by the content of all of them.
+        """
+        del path
+        return []
+
     @abstractmethod
     def preview(self, sample: Sample) -> Preview:
         """Something a person can look at or listen to."""

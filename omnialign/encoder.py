@@ -58,6 +58,16 @@ class Encoder(nn.Module, ABC):
     def forward(self, batch: Any) -> Tensor:
         """A batch of `collate` to features `(n, w)`."""
 
+    def list_blocks(self) -> Sequence[nn.Module]:
+        """The layers that a sample passes one after the other, from the input on.
+
+        `layer_decay` gives each a learning rate of its own. The default finds the list or sequence
+        of modules that holds most parameters.
+        """
+        lists = [m for m in self.modules() if isinstance(m, nn.ModuleList | nn.Sequential)]
+        children = [[c for c in m if any(True for _ in c.parameters())] for m in lists]
+        return max(children, key=_num_parameters_and_length, default=[])
+
     def save_files(self, folder: Path) -> None:
         """Writes what the encoder needs besides its options and weights (a tokenizer, a config).
 
@@ -72,3 +82,7 @@ class Encoder(nn.Module, ABC):
         """
         del folder
         return cls(**options)
+
+
+def _num_parameters_and_length(modules: Sequence[nn.Module]) -> tuple[int, int]:
+    return sum(p.numel() for m in modules for p in m.parameters()), len(modules)

@@ -23,12 +23,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def anchor_paths(table: Any, folder: Path) -> None:
-    """Makes relative values of `path` keys absolute."""
+    """Makes relative values of `path` and `start_from` keys absolute."""
     entries = table.items() if isinstance(table, dict) else enumerate(table)
     for key, value in entries:
         if isinstance(value, dict | list):
             anchor_paths(value, folder)
-        elif key == "path" and isinstance(value, str):
+        elif key in ("path", "start_from") and isinstance(value, str):
             table[key] = str((folder / Path(value).expanduser()).resolve())
 
 

@@ -21,6 +21,12 @@ def toys() -> Iterator[Registry]:
         yield plugins
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds features of another, or of the user."""
+    monkeypatch.setenv("OMNIALIGN_CACHE", str(tmp_path_factory.mktemp("cache", numbered=True)))
+
+
 @pytest.fixture
 def start_script() -> Callable[..., subprocess.Popen[str]]:
     """Starts a script on one or several CPU processes, in a process group of their own."""

@@ -277,7 +277,7 @@ def test_every_plugin_is_an_extra_and_a_workspace_member() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     extras = project["project"]["optional-dependencies"]
     names = {path.name.removeprefix("omnialign-") for path in PLUGINS}
-    libraries = {"datasets"}
+    libraries = {"datasets", "lora"}
     assert set(extras) == names | libraries | {"all"}
     assert set(re.findall(r"[\w-]+", extras["all"][0])) == names | libraries | {"omnialign"}
     assert {f"omnialign-{name}" for name in names} <= set(project["tool"]["uv"]["sources"])

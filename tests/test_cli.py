@@ -20,17 +20,8 @@ from omnialign.recipe import parse_recipe, shipped_recipes
 from omnialign.registry import registry
 from omnialign.testing import toy
 
-COMMANDS = [
-    "demo",
-    "pack",
-    "train",
-    "evaluate",
-    "search",
-    "classify",
-    "embed",
-    "plugins",
-    "recipes",
-]
+COMMANDS = ["demo", "pack", "train", "evaluate", "search", "classify", "embed"]
+COMMANDS += ["interpolate", "cache", "plugins", "recipes"]
 SUBCOMMANDS = [["recipes", "show"], ["recipes", "schema"]]
 
 
@@ -261,6 +252,46 @@ class TestTrain:
 
 
 @pytest.mark.usefixtures("at_home")
+class TestCache:
+    def test_features_are_told_of_listed_and_cleared(self, run: Run, tmp_path: Path) -> None:
+        frozen = ("--set", "towers.toy_signal.frozen=true", "--set", "train.num_steps=2")
+        told = [run("train", "toy.toml", "-o", tmp_path / name, *frozen).err for name in "ab"]
+        assert "frozen toy_signal tower: 0 found in the cache, 54 computed" in told[0]
+        assert "frozen toy_signal tower: 54 found in the cache, 0 computed" in told[1]
+        listed = run("cache").out
+        assert "toy_signal" in listed
+        assert "mlp" in listed
+        (kept,) = run("cache", "--json").json["kept"]
+        assert Path(kept["folder"]).is_dir()
+        assert "0.0 MiB deleted" in run("cache", "--clear").err
+        assert "no features in" in run("cache").err
+        assert not Path(kept["folder"]).exists()
+
+
+class TestInterpolate:
+    def test_saves_a_model_between(self, run: Run, home: Path, tmp_path: Path) -> None:
+        after = tmp_path / "after"
+        tuned = ("--set", "train.num_steps=5", "--set", f"start_from={home / 'run'}")
+        assert run("train", "toy.toml", "-o", after, *tuned).status == 0
+        made = run("interpolate", "run", after, "--alpha", "0.3", "-o", tmp_path / "between")
+        assert made.status == 0
+        assert run("classify", "rising", "up", "down", "-m", tmp_path / "between").status in (0, 1)
+        assert (tmp_path / "between" / "config.json").is_file()
+        alphas = ("--alpha", "0", "--alpha", "1", "--evaluate", "run")
+        measured = run("interpolate", "run", after, *alphas, "--json").json["measured"]
+        assert [m["alpha"] for m in measured] == [0, 1]
+        assert "run: toy_signal-toy_words recall@1" in measured[0]
+        table = run("interpolate", "run", after, *alphas).out
+        assert "alpha" in table
+        assert "recall@1" in table
+
+    def test_mistakes(self, run: Run, tmp_path: Path) -> None:
+        assert "wants --output" in failure(run("interpolate", "run", "run"))
+        two = run("interpolate", "run", "run", "--alpha", "0", "--alpha", "1", "-o", tmp_path)
+        assert "takes the model of one --alpha; got 2" in failure(two)
+        assert "no model folder" in failure(run("interpolate", "run", "x", "-o", tmp_path))
+
+
 class TestEvaluate:
     def test_prints_tables(self, run: Run) -> None:
         result = run("evaluate", "run")

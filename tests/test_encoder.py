@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from omnialign.encoder import Encoder, pad_and_stack
@@ -40,3 +40,27 @@ def test_an_encoder_needs_little(tmp_path: Path) -> None:
     inputs = [encoder.preprocess(torch.arange(n).float()) for n in (4, 9)]
     assert encoder(encoder.collate(inputs)).shape == (2, 5)
     assert pickle.loads(pickle.dumps(encoder.collate)) is default_collate
+
+
+class Blocks(Encoder):
+    """Six linear layers in nested containers, between an embedding and a head."""
+
+    width = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = nn.Sequential(nn.Linear(4, 4), nn.GELU())
+        self.body = nn.Sequential(nn.ModuleList(nn.Linear(4, 4) for _ in range(6)))
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return batch
+
+
+def test_the_blocks_are_the_sequence_that_holds_most() -> None:
+    encoder = Blocks()
+    assert list(encoder.list_blocks()) == list(encoder.body[0])
+
+
+def test_an_encoder_without_a_sequence_has_no_blocks() -> None:
+    assert list(toy.HashedWords().list_blocks()) == []

@@ -13,6 +13,7 @@ def test_paths_start_at_the_folder(tmp_path: Path) -> None:
     table: dict[str, Any] = {
         "data": {"rows": {"source": {"name": "manifest", "path": "sub/../rows.jsonl"}}},
         "list": [{"path": "a"}, ["path"], "path"],
+        "start_from": "runs/x",
         "absolute": {"path": "/there"},
         "home": {"path": "~/rows"},
         "other": {"path": 3, "paths": "a", "name": "path"},
@@ -21,6 +22,7 @@ def test_paths_start_at_the_folder(tmp_path: Path) -> None:
     assert table == {
         "data": {"rows": {"source": {"name": "manifest", "path": str(tmp_path / "rows.jsonl")}}},
         "list": [{"path": str(tmp_path / "a")}, ["path"], "path"],
+        "start_from": str(tmp_path / "runs" / "x"),
         "absolute": {"path": "/there"},
         "home": {"path": str(Path("~/rows").expanduser())},
         "other": {"path": 3, "paths": "a", "name": "path"},

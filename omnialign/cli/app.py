@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from omnialign.cli.cache import cache
 from omnialign.cli.demo import demo
+from omnialign.cli.interpolation import interpolate
 from omnialign.cli.listing import plugins, recipes
 from omnialign.cli.output import out
 from omnialign.cli.packing import pack
@@ -47,5 +49,7 @@ app.command()(evaluate)
 app.command()(search)
 app.command()(classify)
 app.command()(embed)
+app.command()(interpolate)
+app.command()(cache)
 app.command()(plugins)
 app.add_typer(recipes, name="recipes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,6 +17,10 @@ from omnialign.cli.output import Json, err, note, percent, print_json, progress,
 
 if TYPE_CHECKING:
     from omnialign.engine.diagnostics import StepReport
+    from omnialign.engine.frozen import FeatureReport
+
+SECONDS_PER_LINE = 5.0
+"""Between two lines on a long pass over frozen features."""
 
 
 def train(
@@ -44,7 +49,9 @@ def train(
     with training_progress() as (show, last):
         from omnialign.engine import train as run
 
-        space = run(checked, output, resume=resume, listener=show)
+        space = run(
+            checked, output, resume=resume, listener=show, feature_listener=feature_progress()
+        )
     if not is_main_process():
         return
     if json:
@@ -85,6 +92,25 @@ def training_progress() -> Generator[tuple[Callable[[StepReport], None], list[St
             err.print(_described(report), highlight=False, soft_wrap=True)
 
     yield print_some, last
+
+
+def feature_progress() -> Callable[[FeatureReport], None]:
+    """A line now and then on the features of each frozen tower, and one at its end."""
+    said = time.monotonic()
+
+    def show(report: FeatureReport) -> None:
+        nonlocal said
+        if not report.done and time.monotonic() - said < SECONDS_PER_LINE:
+            return
+        said = time.monotonic()
+        counts = f"{report.found} found in the cache, {report.computed} computed"
+        aside = f", {report.unreadable} unreadable" if report.unreadable else ""
+        place = "" if report.done else f"row {report.rows_done}/{report.num_rows}: "
+        note(f"features of the frozen {report.modality} tower: {place}{counts}{aside}")
+        if report.done and report.problem:
+            note(report.problem)
+
+    return show
 
 
 def _warn(report: StepReport) -> None:

@@ -9,7 +9,6 @@ Axes: n pairs of a batch.
 from __future__ import annotations
 
 import json
-import pickle
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from omnialign.data.pipeline import Pipeline
-from omnialign.data.rows import Item, PairRows, identity_number
-from omnialign.errors import DataError, ReadError
+from omnialign.data.rows import PairRows
+from omnialign.data.sides import Example, ReadSide, SampleCache, Side, Unreadable
+from omnialign.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,6 @@ class Draw:
     epoch: int
     content: Mapping[str, Any] | None = None
     """Of a stream's row, which only the main process reads."""
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A row that was set aside."""
-
-    row: int
-    source: str
-    reason: str
 
 
 @dataclass
@@ -164,39 +155,24 @@ class StepSampler(Sampler[list[Draw]]):
             yield own[first:end]
 
 
-@dataclass(frozen=True)
-class Example:
-    """One encoder input, the identity of its item, and which of its segments it is."""
-
-    value: Any
-    identity: int
-    segment: int
-
-
 class PairDataset(Dataset[Any]):
-    """Reads, augments and preprocesses both sides of a drawn row."""
+    """Examples of both sides of a drawn row."""
 
     def __init__(self, rows: PairRows, x: Pipeline, y: Pipeline, seed: int, cache_mib: int) -> None:
         self.rows = rows
         self.seed = seed
-        self._sides = (x, y)
-        self._cache = SampleCache(cache_mib * 2**20)
+        cache = SampleCache(cache_mib * 2**20)
+        self.sides: list[Side] = [ReadSide(rows, pipeline, cache) for pipeline in (x, y)]
 
     def __getitem__(self, draw: Draw) -> tuple[Example, Example] | Unreadable:
         found: list[Example] = []
-        for side, pipeline in enumerate(self._sides):
-            mixed = np.random.SeedSequence([self.seed, draw.epoch, draw.row, side])
+        for place, side in enumerate(self.sides):
+            mixed = np.random.SeedSequence([self.seed, draw.epoch, draw.row, place])
             generator = torch.Generator().manual_seed(int(mixed.generate_state(1)[0]))
-            items = self.rows.items(draw.row, pipeline.modality.name, draw.content)
-            if not items:
-                return Unreadable(draw.row, f"row {draw.row}", f"no {pipeline.modality.name}")
-            item = items[int(torch.randint(len(items), (), generator=generator))]
-            try:
-                sample = self._sample(pipeline, item)
-                value, segment = pipeline.training_input(sample, generator)
-            except ReadError as error:
-                return Unreadable(draw.row, error.source, error.reason)
-            found.append(Example(value, identity_number(item), segment))
+            example = side.example(draw.row, generator, draw.content)
+            if isinstance(example, Unreadable):
+                return example
+            found.append(example)
         return found[0], found[1]
 
     def probe(self, num_rows: int) -> PairBatch:
@@ -212,18 +188,10 @@ class PairDataset(Dataset[Any]):
             raise DataError(f"data '{self.rows.name}': no row can be read")
         return self.collate((examples * num_rows)[:num_rows])
 
-    def _sample(self, pipeline: Pipeline, item: Item) -> Any:
-        key = (pipeline.modality.name, item.identity)
-        sample = self._cache.get(key)
-        if sample is None:
-            sample = pipeline.open(item.value)
-            self._cache.put(key, sample)
-        return sample
-
     def collate(self, examples: Sequence[tuple[Example, Example] | Unreadable]) -> PairBatch:
         good = [e for e in examples if not isinstance(e, Unreadable)]
         xs, ys = [x for x, _ in good], [y for _, y in good]
-        x, y = self._sides
+        x, y = self.sides
         return PairBatch(
             x=x.collate([e.value for e in xs]) if good else None,
             y=y.collate([e.value for e in ys]) if good else None,
@@ -233,27 +201,6 @@ class PairDataset(Dataset[Any]):
             y_segments=torch.tensor([e.segment for e in ys], dtype=torch.int64),
             unreadable=[e for e in examples if isinstance(e, Unreadable)],
         )
-
-
-class SampleCache:
-    """Samples in memory, up to a number of bytes; what comes later is not kept."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._free = max_bytes
-        self._samples: dict[Any, Any] = {}
-
-    def get(self, key: Any) -> Any:
-        return self._samples.get(key)
-
-    def put(self, key: Any, sample: Any) -> None:
-        if self._free <= 0:
-            return
-        self._free -= len(pickle.dumps(sample, protocol=pickle.HIGHEST_PROTOCOL))
-        if self._free > 0:
-            self._samples[key] = sample
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_free": self._free, "_samples": {}}
 
 
 def loader(
@@ -276,7 +223,7 @@ class Quarantine:
     """Unreadable rows with reasons, in `quarantine.jsonl`; an error when they are too many."""
 
     def __init__(self, path: Path, max_share: float) -> None:
-        self._path = path
+        self.path = path
         self._max_share = max_share
         self._seen: set[tuple[str, str]] = set()
         if path.is_file():
@@ -298,7 +245,7 @@ class Quarantine:
             return
         self._seen.update((data, entry.source) for entry in new)
         if write:
-            with self._path.open("a", encoding="utf-8") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 for entry in new:
                     line = {"step": step, "data": data, **vars(entry)}
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -307,5 +254,5 @@ class Quarantine:
             raise DataError(
                 f"data '{data}': {count} of {num_rows} rows cannot be read, more than "
                 f"train.max_unreadable = {self._max_share} allows; the last: {new[-1].source}: "
-                f"{new[-1].reason}; all are listed in {self._path}"
+                f"{new[-1].reason}; all are listed in {self.path}"
             )

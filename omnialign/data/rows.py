@@ -118,7 +118,7 @@ class PairRows:
             root = self.source.root or Path()
             kind = self._modalities[modality]
             is_path = not kind.inline_strings or (
-                Path(value).suffix.lower() in kind.suffixes and os.path.isfile(root / value)
+                os.path.splitext(value)[1].lower() in kind.suffixes and os.path.isfile(root / value)
             )
             return Item(root / value, str(root / value)) if is_path else Item(value, value)
         if isinstance(value, Blob | bytes):

@@ -77,12 +77,12 @@ class MicroBatches:
         Where memory runs out, `auto` halves the micro-batches and what is kept, and begins again.
         """
         while True:
-            assert self.size is not None
             try:
-                loss, metrics = self._cache(split(batches, self.size), key, measure)
+                parts = batches if self.size is None else split(batches, self.size)
+                loss, metrics = self._cache(parts, key, measure)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if self.size is None or not is_out_of_memory(error):
                     raise
                 self._halve(error)
             # out of the handler, whose traceback holds the graphs of the failed attempt
@@ -93,6 +93,10 @@ class MicroBatches:
         if self._accelerator.num_processes > 1:
             average_gradients(self._objective.parameters(), self._accelerator.num_processes)
         return loss, metrics
+
+    def forget(self) -> None:
+        """Measures anew what graphs hold: other parameters are trained from here on."""
+        self._cache = GradientCache(self._objective, self.graph_bytes)
 
     def _halve(self, error: Exception) -> None:
         assert self.size is not None

@@ -14,12 +14,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from omnialign.data.loader import PairBatch, take
+from omnialign.data.loader import PairBatch
 from omnialign.engine.diagnostics import geometry, in_batch_accuracy
 from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace, pair_key
-from omnialign.tower import Tower
 
 FIRST_BIAS = -10.0
 """Of the sigmoid loss, which begins by taking no entry for a pair (Zhai et al. 2023)."""
@@ -75,14 +74,41 @@ class Objective(nn.Module):
         for pair in self._pairs:
             if not pair.learn_temperature:
                 space.log_scales[pair_key(*pair.modalities)].requires_grad_(False)
-        self.frozen: dict[str, FrozenFeatures] = {}
-        for modality in space.modalities:
-            wanted = recipe.tower(modality)
-            if wanted.frozen:
-                space.tower(modality).encoder.requires_grad_(False)
-                if not wanted.augmentations:
-                    self.frozen[modality] = FrozenFeatures()
-        self._always_eval = [m for m in space.modalities if recipe.tower(m).frozen]
+        self.given_features: frozenset[str] = frozenset()
+        """Modalities whose batches hold features in the place of inputs."""
+        self._always_eval = {m for m in space.modalities if recipe.tower(m).frozen}
+        for modality in self._always_eval:
+            space.tower(modality).encoder.requires_grad_(False)
+        self._unfrozen_at = {
+            m: recipe.tower(m).frozen_steps
+            for m in space.modalities
+            if recipe.tower(m).frozen_steps
+        }
+        self._unfrozen = {
+            m: [p for p in space.tower(m).encoder.parameters() if p.requires_grad]
+            for m in self._unfrozen_at
+        }
+
+    @property
+    def unfreezes(self) -> bool:
+        """Whether an encoder begins to train in the middle of the run."""
+        return bool(self._unfrozen_at)
+
+    def begin(self, step: int) -> bool:
+        """Freezes and unfreezes encoders for `step`, from 0; gives whether any has changed.
+
+        All are trainable at first, so that the optimizer and DDP know them.
+        """
+        changed = False
+        for modality, first in self._unfrozen_at.items():
+            waits = step < first
+            changed |= waits != (modality in self._always_eval)
+            (self._always_eval.add if waits else self._always_eval.discard)(modality)
+            for parameter in self._unfrozen[modality]:
+                parameter.requires_grad_(not waits)
+        if changed:
+            self.train(self.training)
+        return changed
 
     def train(self, mode: bool = True) -> Objective:
         """Frozen encoders stay in evaluation mode: no dropout, no running statistics."""
@@ -110,13 +136,9 @@ class Objective(nn.Module):
         tower = self.space.tower(modality)
         value = (batch.x, batch.y)[place.side]
         with torch.autocast(self.space.device.type, torch.bfloat16, enabled=self._bf16):
-            if modality not in self.frozen:
-                return tower(value)
-            ids, segments = (
-                (batch.x_ids, batch.x_segments),
-                (batch.y_ids, batch.y_segments),
-            )[place.side]
-            return tower.project(self.frozen[modality](tower, value, ids + segments))
+            if modality in self.given_features:
+                return tower.project(value.to(self.space.device))
+            return tower(value)
 
     def loss(
         self, vectors: Mapping[Place, Tensor], batches: StepBatches, measure: bool = True
@@ -165,33 +187,3 @@ class Objective(nn.Module):
             if pair.learn_temperature:
                 scale = self.space.log_scales[pair_key(*pair.modalities)]
                 scale.clamp_(0.0, -math.log(pair.min_temperature))
-
-
-class FrozenFeatures:
-    """Features of a frozen encoder whose inputs are not augmented, computed once an input.
-
-    They travel in checkpoints: computed again beside other inputs, they could differ in the last
-    bit, and a resumed run with them.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[int, Tensor] = {}
-
-    def state_dict(self) -> dict[str, Tensor]:
-        features = torch.stack([*self._known.values()]) if self._known else torch.empty(0)
-        return {"keys": torch.tensor([*self._known], dtype=torch.int64), "features": features}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self._known = dict(zip(state["keys"].tolist(), state["features"], strict=True))
-
-    @torch.no_grad()
-    def __call__(self, tower: Tower, batch: Any, keys: Tensor) -> Tensor:
-        """A batch and a number `(n,)` for each different input to features `(n, w)`."""
-        wanted: list[int] = keys.tolist()
-        new = list({key: i for i, key in enumerate(wanted) if key not in self._known}.values())
-        if new:
-            features = tower.features(take(batch, torch.tensor(new)))
-            for i, row in zip(new, features, strict=True):
-                self._known[wanted[i]] = row.clone()
-        device = next(tower.parameters()).device
-        return torch.stack([self._known[key].to(device) for key in wanted])

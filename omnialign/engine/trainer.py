@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import math
 import time
-from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
-from itertools import islice
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -22,29 +19,23 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from omnialign.data.buckets import Padding
-from omnialign.data.loader import (
-    PairBatch,
-    PairDataset,
-    Quarantine,
-    StepSampler,
-    loader,
-)
-from omnialign.data.pipeline import Pipeline
-from omnialign.data.rows import PairRows, check_held_out
+from omnialign.data.rows import check_held_out
+from omnialign.engine.batches import Batches, training_data
 from omnialign.engine.checkpoint import restore, state_tensors
 from omnialign.engine.diagnostics import StepReport, Watch, gradient_norms
-from omnialign.engine.gradient_cache import average_gradients, in_parts
+from omnialign.engine.frozen import FeatureListener, frozen_modalities, store_frozen_features
+from omnialign.engine.gradient_cache import average_gradients
+from omnialign.engine.lora import Adapters
 from omnialign.engine.micro_batches import MicroBatches
 from omnialign.engine.objective import Objective, PairMetrics, StepBatches, StepKey
-from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate
+from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate, rate_scales
 from omnialign.engine.run_folder import RunFolder, damaged
 from omnialign.engine.sharding import clip_gradients, shard, whole
-from omnialign.engine.turns import turns
-from omnialign.errors import DataError, RecipeError, TrainingError
+from omnialign.errors import RecipeError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
-from omnialign.registry import registry
 from omnialign.space import SharedSpace, build, pair_key
+from omnialign.weights import take_weights
 
 MAX_SKIPPED = 5
 """Steps in a row without a finite gradient after which a run stops."""
@@ -53,7 +44,12 @@ Listener = Callable[[StepReport], None]
 
 
 def train(
-    recipe: Recipe, output: str | Path, *, resume: bool = False, listener: Listener | None = None
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    listener: Listener | None = None,
+    feature_listener: FeatureListener | None = None,
 ) -> SharedSpace:
     """Trains a recipe into a run folder and gives the trained space, in evaluation mode.
 
@@ -62,21 +58,28 @@ def train(
         output: the run folder.
         resume: go on with the run in `output` from its newest checkpoint.
         listener: called every `train.log_every` steps, on the main process.
+        feature_listener: called while the features of frozen towers are looked up and computed.
 
     Raises:
         DataError: no usable rows, or too many unreadable ones.
         TrainingError: the folder holds another run, memory runs out, or gradients are no longer
             finite.
     """
-    return _Run(recipe, Path(output), resume, listener)()
+    return _Run(recipe, Path(output), resume, listener, feature_listener)()
 
 
 class _Run:
     def __init__(
-        self, recipe: Recipe, output: Path, resume: bool, listener: Listener | None
+        self,
+        recipe: Recipe,
+        output: Path,
+        resume: bool,
+        listener: Listener | None,
+        feature_listener: FeatureListener | None,
     ) -> None:
         self.recipe = recipe
         self.listener = listener
+        self.feature_listener = feature_listener
         self.watch = Watch(recipe)
         self.skipped = self.skipped_in_a_row = 0
         self.folder = RunFolder(output)
@@ -103,40 +106,61 @@ class _Run:
         if self.first_step >= train.num_steps and (self.folder.path / "config.json").is_file():
             return load(self.folder.path, self.accelerator.device)
         self._prepare()
-        quarantine = Quarantine(self.folder.quarantine, train.max_unreadable)
-        self.started, self.quarantine = time.perf_counter(), quarantine
-        for step, batches in enumerate(self._batches(), self.first_step + 1):
+        self.started = time.perf_counter()
+        for step, batches in enumerate(self.batches, self.first_step + 1):
             reports = step % train.log_every == 0 or step == train.num_steps
-            self._step(step, self._set_aside(step, batches, quarantine), reports)
+            self._step(step, batches, reports)
             if step % train.checkpoint_every == 0 or step == train.num_steps:
                 self._save_checkpoint(step)
         return self._finish()
 
     def _prepare(self) -> None:
-        recipe, train = self.recipe, self.recipe.train
+        recipe, train, accelerator = self.recipe, self.recipe.train, self.accelerator
         check_held_out(recipe)
         torch.manual_seed(recipe.seed)
-        space = build(recipe)
-        group = dist.group.WORLD if self.accelerator.num_processes > 1 else None
-        objective = Objective(space, recipe, group, _bf16(train.precision, self.device))
-        datasets = self._datasets(space)
-        self.turns = turns(train, [len(d.rows) for d in datasets], recipe.seed)
-        self.space, self.objective = space, objective.to(self.device)
+        self.space = space = build(recipe)
+        if recipe.start_from is not None and not self.first_step:
+            take_weights(space, load(recipe.start_from, "cpu"), recipe.start_from)
+        self.adapters = Adapters(space, recipe)
+        group = dist.group.WORLD if accelerator.num_processes > 1 else None
+        bf16 = _bf16(train.precision, self.device)
+        self.objective = objective = Objective(space, recipe, group, bf16).to(self.device)
+        stored = frozen_modalities(recipe)
+        if self.sharded and objective.unfreezes:
+            raise RecipeError("frozen_steps of a tower and train.shard_weights exclude each other")
         if self.sharded:
-            towers = [space.tower(m) for m in space.modalities if m not in objective.frozen]
-            shard(towers, self.device, self.accelerator.num_processes)
-        self.optimizer = build_optimizer(objective, train)
-        self.micro_batches = MicroBatches(objective, datasets, train, self.folder, self.accelerator)
-        self.whole_batch: nn.Module | None = None
-        if self.micro_batches.size is None:
-            self.whole_batch = objective if self.sharded else self.accelerator.prepare(objective)
-        self.samplers, self.loaders = self._loaders(datasets)
+            towers = [space.tower(m) for m in space.modalities if m not in stored]
+            shard(towers, self.device, accelerator.num_processes)
+        self.optimizer = build_optimizer(objective, train, rate_scales(space, recipe))
         self.average = WeightAverage(space, train.weight_average) if train.weight_average else None
         if self.first_step:
             self._load_checkpoint()
+        datasets = training_data(recipe, space, accelerator.num_processes)
+        store_frozen_features(space, recipe, datasets, accelerator, bf16, self.feature_listener)
+        objective.given_features = frozenset(stored)
+        self.micro_batches = MicroBatches(objective, datasets, train, self.folder, accelerator)
+        self.whole_batch = self._at_once()
+        self.batches = Batches(
+            recipe,
+            datasets,
+            accelerator,
+            self.first_step,
+            self.micro_batches.size,
+            self.folder.quarantine,
+        )
         if train.trackers:
-            self.accelerator.init_trackers("tracking")
-        self.objective.train()
+            accelerator.init_trackers("tracking")
+        objective.train()
+
+    def _at_once(self) -> nn.Module | None:
+        """What takes a whole batch; None where the step goes in micro-batches.
+
+        DDP wants the same parameters to have gradients in every step.
+        """
+        unfreezes = self.objective.unfreezes and self.accelerator.num_processes > 1
+        if self.micro_batches.size is not None or unfreezes:
+            return None
+        return self.objective if self.sharded else self.accelerator.prepare(self.objective)
 
     def _load_checkpoint(self) -> None:
         tensors, counts = self.folder.load_checkpoint(self.first_step)
@@ -164,87 +188,12 @@ class _Run:
         if failure[0]:
             raise failure[0]
 
-    def _datasets(self, space: SharedSpace) -> list[PairDataset]:
-        recipe = self.recipe
-        found: list[PairDataset] = []
-        for position, pair in enumerate(recipe.pairs):
-            rows = PairRows(recipe, pair.train, pair.modalities)
-            if len(rows) < max(2, self.accelerator.num_processes):
-                raise DataError(
-                    f"data '{rows.name}' has {len(rows)} rows; a contrastive batch wants at least "
-                    f"{max(2, self.accelerator.num_processes)}"
-                )
-            seed = int(np.random.SeedSequence([recipe.seed, position]).generate_state(1)[0])
-            x, y = (_training_pipeline(space, recipe, m) for m in pair.modalities)
-            found.append(PairDataset(rows, x, y, seed, recipe.train.cache_mib))
-        return found
-
-    def _loaders(
-        self, datasets: Sequence[PairDataset]
-    ) -> tuple[list[StepSampler], Sequence[Iterator[PairBatch]]]:
-        train = self.recipe.train
-        samplers = [
-            StepSampler(
-                num_rows=len(dataset.rows),
-                batch_size=min(train.batch_size, len(dataset.rows)),
-                steps=range(bisect_left(own, self.first_step), len(own)),
-                seed=dataset.seed,
-                process=self.accelerator.process_index,
-                num_processes=self.accelerator.num_processes,
-                micro_batch_size=self.micro_batches.size,
-                stream=dataset.rows if dataset.rows.source.shuffle_window else None,
-            )
-            for dataset, own in zip(datasets, self.turns, strict=True)
-        ]
-        pin = self.device.type == "cuda"
-        loaders = [
-            iter(loader(dataset, sampler, train.num_workers, pin))
-            for dataset, sampler in zip(datasets, samplers, strict=True)
-        ]
-        return samplers, loaders
-
-    def _batches(self) -> Iterator[StepBatches]:
-        """The micro-batches of each step, by pair; none where it is not a pair's turn."""
-        for step in range(self.first_step, self.recipe.train.num_steps):
-            yield [
-                list(islice(loaded, sampler.num_micro_batches)) if step in own else []
-                for loaded, sampler, own in zip(
-                    self.loaders, self.samplers, self.turns, strict=True
-                )
-            ]
-
-    def _set_aside(self, step: int, batches: StepBatches, quarantine: Quarantine) -> StepBatches:
-        """Notes what cannot be read; gives the micro-batches that hold something."""
-        kept: list[list[PairBatch]] = []
-        for pair, sampler, batch in zip(self.recipe.pairs, self.samplers, batches, strict=True):
-            kept.append([micro for micro in batch if len(micro)])
-            if not batch:
-                continue
-            unreadable = [u for micro in batch for u in micro.unreadable]
-            found = [unreadable]
-            if self.accelerator.num_processes > 1:
-                found = [[] for _ in range(self.accelerator.num_processes)]
-                dist.all_gather_object(found, unreadable)
-            quarantine.add(
-                step,
-                pair.train.data,
-                sampler.num_rows,
-                [u for share in found for u in share],
-                write=self.accelerator.is_main_process,
-            )
-            if not kept[-1]:
-                raise DataError(
-                    f"data '{pair.train.data}': no row of a batch can be read; see "
-                    f"{self.folder.quarantine}"
-                )
-            if self.sharded:  # all processes gather the same weights equally often
-                kept[-1] = in_parts(kept[-1], len(batch))
-        return kept
-
     def _step(self, step: int, batches: StepBatches, reports: bool) -> None:
         recipe = self.recipe
         for parameters in self.optimizer.param_groups:
-            parameters["lr"] = learning_rate(recipe.train, step - 1)
+            parameters["lr"] = parameters["scale"] * learning_rate(recipe.train, step - 1)
+        if self.objective.begin(step - 1):
+            self.micro_batches.forget()
         key = (recipe.seed, step - 1, self.accelerator.process_index)
         for modality in self.space.modalities:
             self.space.tower(modality).padding = Padding()
@@ -303,18 +252,16 @@ class _Run:
         if not self.accelerator.is_main_process:
             return
         train = self.recipe.train
-        samples_a_step = sum(s.batch_size for s in self.samplers)
-        done = step - self.first_step
-        rate = done * samples_a_step / (time.perf_counter() - self.started)
+        seconds_a_step = (time.perf_counter() - self.started) / (step - self.first_step)
         report = StepReport(
             step=step,
             num_steps=train.num_steps,
             loss=values[0],
             learning_rate=learning_rate(train, step - 1),
             gradient_norm=norm,
-            samples_per_second=rate,
-            seconds_left=(train.num_steps - step) * samples_a_step / rate,
-            unreadable=len(self.quarantine),
+            samples_per_second=self.batches.num_samples / (time.perf_counter() - self.started),
+            seconds_left=(train.num_steps - step) * seconds_a_step,
+            unreadable=len(self.batches.quarantine),
             skipped=self.skipped,
             tower_gradient_norms=by_tower,
             tower_padding={
@@ -352,30 +299,16 @@ class _Run:
         return space
 
     def _whole_space(self) -> SharedSpace:
+        """The trained space, with nothing sharded and no adapters beside the weights."""
         if not self.sharded:
+            self.adapters.merge()
             return self.space
         weights = {name: whole(tensor).cpu() for name, tensor in self.space.state_dict().items()}
         space = build(self.recipe)
+        adapters = Adapters(space, self.recipe)
         space.load_state_dict(weights)
+        adapters.merge()
         return space
-
-
-def _training_pipeline(space: SharedSpace, recipe: Recipe, modality: str) -> Pipeline:
-    wanted, tower = recipe.tower(modality), space.tower(modality)
-    augmentations = tuple(
-        registry().augmentation(modality, choice.name)(**choice.options)
-        for choice in wanted.augmentations
-    )
-    resolution: float | None = None
-    if wanted.decode == "scaled":
-        if tower.encoder.resolution is None:
-            raise RecipeError(
-                f"towers.{modality}.decode = 'scaled' wants an encoder that states how fine a "
-                f"sample it sees; '{tower.config['encoder']['name']}' does not: leave decode out"
-            )
-        zooms = [getattr(augmentation, "zoom", 1.0) for augmentation in augmentations]
-        resolution = tower.encoder.resolution * math.prod(zooms)
-    return replace(tower.pipeline, augmentations=augmentations, resolution=resolution)
 
 
 def _bf16(precision: str, device: torch.device) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from omnialign.recipe import Train
 
 
-def turns(train: Train, num_rows: Sequence[int], seed: int) -> list[Sequence[int]]:
+def turns(train: Train, num_rows: Sequence[int], seed: int) -> list[range | list[int]]:
     """For each pair, with so many rows, the steps it takes part in, counted from 0.
 
     One pair a step is drawn with a chance that grows with `rows ** (1 / T)`: T = 1 is in proportion

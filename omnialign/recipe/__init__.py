@@ -14,6 +14,7 @@ from omnialign.recipe.loading import (
 from omnialign.recipe.tables import (
     Choice,
     Evaluation,
+    Lora,
     Pair,
     Recipe,
     Retrieval,
@@ -27,6 +28,7 @@ from omnialign.recipe.tables import (
 __all__ = [
     "Choice",
     "Evaluation",
+    "Lora",
     "Pair",
     "Recipe",
     "Retrieval",

@@ -27,8 +27,8 @@ def load_recipe(
             entered by position: `pairs.0.weight=2`.
         plugins: what to check against; the installed ones by default.
 
-    Relative values of keys called `path` start at the recipe file; in `overrides`, at the working
-    directory. Raises `RecipeError` with every fault.
+    Relative values of keys called `path` or `start_from` start at the recipe file; in `overrides`,
+    at the working directory. Raises `RecipeError` with every fault.
     """
     path = find_recipe(source)
     table = read_toml(path)

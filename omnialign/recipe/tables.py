@@ -48,6 +48,20 @@ class Space(_Table):
     dim: int = Field(default=128, ge=2, le=65536, description="Dimensions of an embedding.")
 
 
+class Lora(_Table):
+    """Adapters of an encoder whose own weights stay; they are merged into it at the end."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    rank: int = Field(default=8, ge=1, description="Of the matrix that each layer learns.")
+    alpha: float = Field(default=16, gt=0, description="What it learns counts alpha / rank.")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="Of what goes into the adapters.")
+    targets: list[str] = Field(
+        default_factory=list[str],
+        description="Layers by their name or its end; default: all linear layers.",
+    )
+
+
 class Tower(_Table):
     """How one modality is brought into the space."""
 
@@ -58,6 +72,21 @@ class Tower(_Table):
     )
     frozen: bool = Field(
         default=False, description="Keep the encoder's weights; train the projection."
+    )
+    frozen_steps: Annotated[int, Field(strict=True)] = Field(
+        default=0, ge=0, description="Keep the encoder's weights for so many steps, then train it."
+    )
+    learning_rate_scale: Number = Field(
+        default=1.0, gt=0, description="Of the encoder: times train.learning_rate."
+    )
+    layer_decay: Number = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="Each block of the encoder learns at this times the rate of what follows it.",
+    )
+    lora: Lora | None = Field(
+        default=None, description="Train adapters of the encoder, not its weights."
     )
     augmentations: list[Choice] = Field(
         default_factory=list[Choice], description="Applied in this order while training."
@@ -70,6 +99,14 @@ class Tower(_Table):
         description="scaled: training may decode no finer than the encoder sees, which is faster; "
         "everything else stays whole.",
     )
+
+    @pydantic.model_validator(mode="after")
+    def _frozen_alone(self) -> Tower:
+        others = ("frozen_steps", "learning_rate_scale", "layer_decay", "lora")
+        set_too = [n for n in others if getattr(self, n) != type(self).model_fields[n].default]
+        if self.frozen and set_too:
+            raise ValueError(f"frozen = true leaves nothing for {set_too[0]}; say one of them")
+        return self
 
 
 class Data(_Table):
@@ -243,6 +280,10 @@ class Recipe(_Table):
     """A whole recipe."""
 
     description: str = Field(default="", description="One line, for lists and reports.")
+    start_from: str | None = Field(
+        default=None,
+        description="Folder of a run or saved model; towers that it has begin with its weights.",
+    )
     seed: int = Field(
         default=0, strict=True, ge=0, lt=2**63, description="Of everything that is random."
     )

@@ -13,14 +13,13 @@ from omnialign.data.loader import (
     PairBatch,
     PairDataset,
     Quarantine,
-    SampleCache,
     StepSampler,
-    Unreadable,
     draws,
     loader,
 )
 from omnialign.data.pipeline import Pipeline
 from omnialign.data.rows import PairRows
+from omnialign.data.sides import SampleCache, Unreadable
 from omnialign.errors import DataError
 from omnialign.recipe import Rows, parse_recipe
 from omnialign.testing import toy

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from omnialign.data.loader import PairBatch
-from omnialign.engine.objective import FrozenFeatures, Objective
+from omnialign.engine.objective import Objective
 from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import parse_recipe
 from omnialign.space import build
@@ -93,42 +92,10 @@ class TestObjective:
         assert not any(p.requires_grad for p in tower.encoder.parameters())
         assert made.space.tower("toy_words").encoder.training
 
-    def test_augmented_inputs_are_not_cached(self) -> None:
-        assert set(objective(frozen=True).frozen) == {"toy_signal"}
-        assert objective(frozen=True, augmentations=["noise"]).frozen == {}
-        assert objective().frozen == {}
-
-    def test_cached_features_give_the_same_loss(self) -> None:
-        cached, plain = objective(frozen=True), objective()
-        for ids in ([0, 1, 2], [2, 3, 0, 3], [3, 1]):
-            torch.testing.assert_close(
-                cached([[batch(ids)]], KEY)[0], plain([[batch(ids)]], KEY)[0]
-            )
-
-
-class Counting(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[float] = []
-        self.anywhere = nn.Parameter(torch.zeros(()))
-
-    def features(self, batch: Tensor) -> Tensor:
-        self.seen += batch.flatten().tolist()
-        return batch * 2
-
-
-def test_frozen_features_are_computed_once_and_travel() -> None:
-    tower: Any = Counting()
-    features = FrozenFeatures()
-    assert FrozenFeatures().state_dict()["keys"].shape == (0,)
-    for wanted in ([1, 2, 1], [2, 3], [3, 3]):
-        keys = torch.tensor(wanted)
-        assert features(tower, keys[:, None].float(), keys).flatten().tolist() == [
-            2 * k for k in wanted
-        ]
-    assert sorted(tower.seen) == [1, 2, 3]
-    again = FrozenFeatures()
-    again.load_state_dict(features.state_dict())
-    keys = torch.tensor([3, 1])
-    assert again(tower, keys[:, None].float(), keys).flatten().tolist() == [6, 2]
-    assert len(tower.seen) == 3
+    def test_given_features_take_the_place_of_inputs(self) -> None:
+        made, plain = objective(frozen=True), objective()
+        given = batch([2, 3, 0, 3])
+        expected, _ = plain([[given]], KEY)
+        given.x = made.space.tower("toy_signal").encoder(given.x).detach()
+        made.given_features = frozenset({"toy_signal"})
+        torch.testing.assert_close(made([[given]], KEY)[0], expected)

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from omnialign.data.manifest import Manifest
 from omnialign.data.packing import pack
-from omnialign.engine import train
+from omnialign.engine import train, trainer
 from omnialign.recipe import parse_recipe
 from omnialign.testing import toy
 
@@ -35,19 +34,19 @@ class KilledError(Exception):
 @contextmanager
 def killed_on_the_way() -> Generator[None]:
     """Inside, every process of a run fails at the same step."""
-    clip, steps = Accelerator.clip_grad_norm_, count(1)
+    clip, steps = trainer.clip_gradients, count(1)
 
-    def fail(self: Accelerator, *arguments: Any) -> Any:
+    def fail(*arguments: Any) -> Any:
         if next(steps) == STEP_OF_THE_KILL:
             raise KilledError
-        return clip(self, *arguments)
+        return clip(*arguments)
 
-    Accelerator.clip_grad_norm_ = fail
+    trainer.clip_gradients = fail
     try:
         with pytest.raises(KilledError):
             yield
     finally:
-        Accelerator.clip_grad_norm_ = clip
+        trainer.clip_gradients = clip
 
 
 def main(source: dict[str, Any], run: Path, num_workers: int, killed: bool) -> None:

@@ -23,7 +23,7 @@ from omnialign.testing import toy
 NUM_ROWS = 41
 
 
-def main(folder: Path, **settings: Any) -> None:
+def main(folder: Path, frozen_steps: int = 0, **settings: Any) -> None:
     """Trains three towers and keeps the gradients of every step."""
     gradients: list[list[Tensor]] = []
     clip = trainer.clip_gradients
@@ -39,7 +39,7 @@ def main(folder: Path, **settings: Any) -> None:
     echo = {"modalities": ["toy_echo", "toy_words"], "train": "rows", "weight": 0.5}
     table["pairs"].append(echo)
     table["towers"] = {
-        "toy_signal": {"augmentations": ["noise"]},
+        "toy_signal": {"augmentations": ["noise"], "frozen_steps": frozen_steps},
         "toy_echo": {"frozen": True},
     }
     trainer.clip_gradients = keep
@@ -68,10 +68,11 @@ def write_rows(folder: Path) -> None:
     [
         {},
         {"micro_batch_size": 3},
+        {"frozen_steps": 2},
         {"shard_weights": True},
         {"shard_weights": True, "micro_batch_size": 3},
     ],
-    ids=["copied", "copied, micro-batches", "sharded", "sharded, micro-batches"],
+    ids=["copied", "copied, micro-batches", "unfreezing", "sharded", "sharded, micro-batches"],
 )
 def test_two_processes_train_as_one(
     settings: dict[str, int], tmp_path: Path, run_script: Callable[..., None]
@@ -80,7 +81,7 @@ def test_two_processes_train_as_one(
     and perhaps each a part of the weights."""
     write_rows(tmp_path)
     one, two = tmp_path / "one", tmp_path / "two"
-    main(one)
+    main(one, frozen_steps=settings.get("frozen_steps", 0))
     run_script(__file__, str(two), json.dumps(settings), num_processes=2)
 
     expected = torch.load(one / "gradients-0.pt", weights_only=True)

@@ -65,6 +65,12 @@ class PointClouds(Modality[PointCloud]):
 
         return read(source)
 
+    def companions(self, path: Path) -> Sequence[Path]:
+        """What an OBJ or a glTF names: materials, textures, buffers."""
+        from omnialign_3d.linked import linked_files
+
+        return linked_files(path)
+
     def claim(self, source: Any) -> Claim:
         """Owns its suffixes, its marks and the objects of trimesh; NPY could be a time series."""
         from omnialign_3d.declared import is_trimesh

@@ -171,6 +171,26 @@ class TestLinkedFiles:
         path.write_bytes(self.gltf("../secret.bin"))
         assert "outside the folder" in refusal(path)
 
+    def test_linked_files_are_companions(self, tmp_path: Path) -> None:
+        for name in ("own.bin", "two words.bin", "a.mtl", "skin.png", "other.png"):
+            (tmp_path / name).touch()
+        (tmp_path / "model.gltf").write_bytes(self.gltf("own.bin"))
+        (tmp_path / "quoted.gltf").write_bytes(self.gltf("two%20words.bin"))
+        (tmp_path / "inner.gltf").write_bytes(self.gltf("data:application/octet-stream;base64,AA"))
+        (tmp_path / "model.obj").write_text("mtllib a.mtl\nv 0 0 0\n")
+        (tmp_path / "a.mtl").write_text("newmtl x\nmap_Kd -s 1 1 skin.png\nmap_Ks gone.png\n")
+        found = {
+            name: [path.name for path in MODALITY.companions(tmp_path / name)]
+            for name in ("model.gltf", "quoted.gltf", "inner.gltf", "model.obj", "own.bin")
+        }
+        assert found == {
+            "model.gltf": ["own.bin"],
+            "quoted.gltf": ["two words.bin"],
+            "inner.gltf": [],
+            "model.obj": ["a.mtl", "skin.png"],
+            "own.bin": [],
+        }
+
 
 class TestHostileFiles:
     def test_a_ply_that_promises_a_billion_points(self) -> None:

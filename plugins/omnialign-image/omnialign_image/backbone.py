@@ -5,7 +5,7 @@ Axes: n images, S side of the square, W width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -69,6 +69,13 @@ class TorchvisionEncoder(Encoder):
 
     def forward(self, batch: Tensor) -> Tensor:
         return self.network((batch - self.mean) / self.deviation)
+
+    def list_blocks(self) -> Sequence[nn.Module]:
+        """Of a ResNet, the blocks of all four stages."""
+        stages = [getattr(self.network, f"layer{i}", None) for i in range(1, 5)]
+        if all(isinstance(stage, nn.Sequential) for stage in stages):
+            return [block for stage in stages if stage is not None for block in stage]
+        return super().list_blocks()
 
     @classmethod
     def from_files(cls, folder: Path, **options: Any) -> Self:

@@ -117,3 +117,9 @@ def test_an_unknown_backbone_lists_near_names() -> None:
 def test_impossible_options_are_refused(make: object) -> None:
     with pytest.raises(OmniAlignError):
         make()  # type: ignore[operator]
+
+
+def test_blocks_of_a_resnet_are_those_of_all_stages() -> None:
+    blocks = TorchvisionEncoder("resnet18").list_blocks()
+    assert len(blocks) == 8
+    assert len(TorchvisionEncoder("convnext_tiny").list_blocks()) == 8
