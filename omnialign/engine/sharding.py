@@ -26,7 +26,8 @@ def shard(towers: Iterable[Tower], device: torch.device, num_processes: int) -> 
     mesh = init_device_mesh(device.type, (num_processes,))
     for tower in towers:
         scalars = {p for p in tower.encoder.parameters() if p.ndim == 0}
-        fully_shard(tower.encoder, mesh=mesh, reshard_after_forward=True, ignored_params=scalars)
+        for module in (*tower.encoder.list_blocks(), tower.encoder):
+            fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=scalars)
         tower.in_buckets = False
 
 
