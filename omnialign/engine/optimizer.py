@@ -36,7 +36,7 @@ def build_optimizer(
         for (scale, _), trained in alike.items()
         for matrices in (True, False)
     ]
-    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 def rate_scales(space: SharedSpace, recipe: Recipe) -> dict[nn.Parameter, float]:
