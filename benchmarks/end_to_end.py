@@ -27,19 +27,24 @@ from types import SimpleNamespace
 from typing import Any
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "grocery_photos"
+LOG_EVERY = 5
 SIDES = ("ours", "open_clip", "sentence-transformers")
 
 
 def recipe(arguments: argparse.Namespace) -> Any:
     from omnialign.recipe import parse_recipe
 
-    rows = {"data": "photos", "where": {"split": "train"}}
+    rows = {"data": "photos"}
     return parse_recipe(
         {
             "space": {"dim": 256},
             "towers": {
                 "text": {"encoder": "transformer"},
-                "image": {"encoder": "conv", "augmentations": ["crop"]},
+                "image": {
+                    "encoder": "conv",
+                    "augmentations": ["crop"],
+                    "decode": arguments.decode,
+                },
             },
             "data": {"photos": {"source": {"name": "manifest", "path": str(arguments.data)}}},
             "pairs": [{"modalities": ["image", "text"], "train": rows}],
@@ -47,7 +52,8 @@ def recipe(arguments: argparse.Namespace) -> Any:
                 "num_steps": arguments.steps,
                 "batch_size": arguments.batch_size,
                 "precision": "float32",
-                "log_every": 1,
+                "log_every": LOG_EVERY,
+                "cache_mib": arguments.cache_mib,
                 "num_workers": arguments.workers if arguments.side == "ours" else 0,
                 "checkpoint_every": arguments.steps,
             },
@@ -56,25 +62,27 @@ def recipe(arguments: argparse.Namespace) -> Any:
 
 
 class Clock:
-    """Notes when each step ended."""
+    """Notes when some steps ended."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._arguments = arguments
-        self._times: list[float] = []
+        self._times: dict[int, float] = {}
 
-    def tick(self, *_: object) -> None:
-        self._times.append(time.perf_counter())
+    def tick(self, step: int) -> None:
+        self._times[step] = time.perf_counter()
 
     def samples_per_second(self) -> float:
-        timed = self._times[self._arguments.warm_up :]
-        return (len(timed) - 1) * self._arguments.batch_size / (timed[-1] - timed[0])
+        """From the first step that was noted at or after the warm-up to the last."""
+        steps = [step for step in self._times if step >= self._arguments.warm_up]
+        seconds = self._times[steps[-1]] - self._times[steps[0]]
+        return (steps[-1] - steps[0]) * self._arguments.batch_size / seconds
 
 
 def ours(arguments: argparse.Namespace, clock: Clock) -> None:
     from omnialign.engine import train
 
     with tempfile.TemporaryDirectory() as folder:
-        train(recipe(arguments), folder, listener=clock.tick)
+        train(recipe(arguments), folder, listener=lambda report: clock.tick(report.step))
 
 
 def peers_data(arguments: argparse.Namespace, space: Any) -> tuple[Any, Callable[..., Any], Any]:
@@ -122,10 +130,12 @@ def open_clip(arguments: argparse.Namespace, clock: Clock) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.space = space
+            self.step = 0
             self.logit_scale = torch.nn.Parameter(torch.tensor(1 / 0.07).log())
 
         def forward(self, pictures: Any, names: Any) -> dict[str, Any]:
-            clock.tick()
+            clock.tick(self.step)
+            self.step += 1
             return {
                 "image_features": space.tower("image")(pictures),
                 "text_features": space.tower("text")({**names}),
@@ -154,14 +164,14 @@ def open_clip(arguments: argparse.Namespace, clock: Clock) -> None:
         rank=0,
         local_rank=0,
         world_size=1,
-        log_every_n_steps=1,
+        log_every_n_steps=LOG_EVERY,
         log_local=False,
         wandb=False,
     )
     data = SimpleNamespace(dataloader=loader, set_epoch=lambda epoch: None)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     train_one_epoch(model, {"train": data}, ClipLoss(), 0, optimizer, None, None, None, settings)
-    clock.tick()
+    clock.tick(model.step)
 
 
 def sentence_transformers(arguments: argparse.Namespace, clock: Clock) -> None:
@@ -212,8 +222,8 @@ def sentence_transformers(arguments: argparse.Namespace, clock: Clock) -> None:
         def save(self, *_: Any, **__: Any) -> None: ...
 
     class Ticks(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            clock.tick()
+        def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
+            clock.tick(state.global_step)
 
     model = SentenceTransformer(modules=[Towers()], device="cpu")
     needed = arguments.steps * arguments.batch_size
@@ -229,7 +239,7 @@ def sentence_transformers(arguments: argparse.Namespace, clock: Clock) -> None:
                 learning_rate=1e-3,
                 save_strategy="no",
                 report_to=[],
-                logging_steps=1,
+                logging_steps=LOG_EVERY,
                 disable_tqdm=True,
                 use_cpu=True,
             ),
@@ -263,9 +273,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--warm-up", type=int, default=12, help="one pass over the photographs")
+    parser.add_argument("--warm-up", type=int, default=20, help="a pass over the photographs")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--cache-mib", type=int, default=512, help="of ours")
+    parser.add_argument("--decode", choices=("whole", "scaled"), default="whole", help="of ours")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--side", choices=SIDES)
     arguments = parser.parse_args()

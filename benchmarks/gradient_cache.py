@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 NUM_PAIRS, NUM_TOKENS, MICRO_BATCH = 512, 64, 32
@@ -65,6 +66,9 @@ def sides() -> dict[str, Callable[[], Any]]:
 
     class Towers(torch.nn.Module):
         """What the cache asks of an objective, with one tower for both sides."""
+
+        group = None
+        space = SimpleNamespace(device=torch.device("cpu"))
 
         def __init__(self) -> None:
             super().__init__()

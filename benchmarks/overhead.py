@@ -17,6 +17,7 @@ from functools import wraps
 from typing import Any
 
 from omnialign.engine import trainer
+from omnialign.engine.batches import Batches
 from omnialign.recipe import load_recipe
 
 spent: dict[str, float] = {}
@@ -42,9 +43,9 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], dest="overrides")
     arguments = parser.parse_args()
     run: Any = trainer._Run  # pyright: ignore[reportPrivateUsage]
-    for name in ("_step", "_report", "_save_checkpoint", "_set_aside"):
+    for name in ("_step", "_report", "_save_checkpoint"):
         setattr(run, name, timed(name.strip("_"), getattr(run, name)))
-    batches = run._batches
+    batches = Batches.__iter__
     marks: list[float] = []
 
     def waited(self: Any) -> Iterator[Any]:
@@ -56,7 +57,7 @@ def main() -> None:
             except StopIteration:
                 return
 
-    run._batches = waited
+    Batches.__iter__ = waited
     recipe = load_recipe(arguments.recipe, ["train.num_steps=60", *arguments.overrides])
     with tempfile.TemporaryDirectory() as folder:
         trainer.train(recipe, folder)
@@ -64,7 +65,7 @@ def main() -> None:
     model = spent["step"] - spent["report"]
     print(f"{arguments.recipe}, {recipe.train.num_workers} workers: {total:.1f} s")
     print(f"anything but the model: {(total - model) / total:.1%}")
-    for name in ("batches", "set_aside", "report", "save_checkpoint"):
+    for name in ("batches", "report", "save_checkpoint"):
         print(f"  {name:<16}{spent[name] / total:.1%}")
 
 
