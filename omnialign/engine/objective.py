@@ -19,7 +19,8 @@ from omnialign.data.loader import PairBatch, take
 from omnialign.engine.diagnostics import geometry, in_batch_accuracy
 from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import Recipe
-from omnialign.space import SharedSpace, pair_key
+from omnialign.space import SharedSpace
+from omnialign.tower import prefix
 
 FIRST_BIAS = -10.0
 """Of the sigmoid loss, which begins by taking no entry for a pair (Zhai et al. 2023)."""
@@ -74,7 +75,7 @@ class Objective(nn.Module):
         )
         for pair in self._pairs:
             if not pair.learn_temperature:
-                space.log_scales[pair_key(*pair.modalities)].requires_grad_(False)
+                space.log_scales.of(*pair.modalities).requires_grad_(False)
         self.frozen: dict[str, FrozenFeatures] = {}
         for modality in space.modalities:
             wanted = recipe.tower(modality)
@@ -124,6 +125,9 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, list[PairMetrics]]:
         """The weighted sum of all pairs' losses, and the metrics of each pair.
 
+        A pair's loss is the mean over the sizes that the space is trained for (Kusupati et al.
+        2022, arXiv:2205.13147).
+
         `measure`: besides each loss, in-batch accuracy and geometry.
         """
         total = torch.zeros((), device=self.space.device)
@@ -145,10 +149,14 @@ class Objective(nn.Module):
                 "label_smoothing": pair.label_smoothing,
                 "group": self._group,
             }
-            if pair.loss == "sigmoid":
-                loss = sigmoid(x, y, scale, self.biases[str(i)], **options)
-            else:
-                loss = info_nce(x, y, scale, **options)
+            losses: list[Tensor] = []
+            for size in (*self.space.matryoshka, self.space.trained_dim):
+                a, b = prefix(x, size), prefix(y, size)
+                if pair.loss == "sigmoid":
+                    losses.append(sigmoid(a, b, scale, self.biases[str(i)], **options))
+                else:
+                    losses.append(info_nce(a, b, scale, **options))
+            loss = torch.stack(losses).mean()
             total = total + pair.weight * loss
             metrics.append({"loss": loss.detach()})
             if measure:
@@ -161,7 +169,7 @@ class Objective(nn.Module):
         """Keeps each learned temperature between its recipe's minimum and 1."""
         for pair in self._pairs:
             if pair.learn_temperature:
-                scale = self.space.log_scales[pair_key(*pair.modalities)]
+                scale = self.space.log_scales.of(*pair.modalities)
                 scale.clamp_(0.0, -math.log(pair.min_temperature))
 
 

@@ -37,7 +37,7 @@ from omnialign.errors import DataError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
 from omnialign.registry import registry
-from omnialign.space import SharedSpace, build, pair_key
+from omnialign.space import SharedSpace, build
 
 MAX_SKIPPED = 5
 """Steps in a row without a finite gradient after which a run stops."""
@@ -283,7 +283,7 @@ class _Run:
         )
         for i, pair in enumerate(self.recipe.pairs):
             name = "-".join(pair.modalities)
-            scale = self.space.log_scales[pair_key(*pair.modalities)]
+            scale = self.space.log_scales.of(*pair.modalities)
             report.pairs[name if name not in report.pairs else f"{name}-{i}"] = {
                 "temperature": math.exp(-scale.item()),
                 **{

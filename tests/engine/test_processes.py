@@ -37,6 +37,7 @@ def main(folder: Path, **settings: Any) -> None:
     table["data"]["rows"] = {"source": {"name": "manifest", "path": str(folder.parent)}}
     echo = {"modalities": ["toy_echo", "toy_words"], "train": "rows", "weight": 0.5}
     table["pairs"].append(echo)
+    table["space"] |= {"matryoshka": [8], "shared_temperature": True}
     table["towers"] = {
         "toy_signal": {"augmentations": ["noise"]},
         "toy_echo": {"frozen": True},

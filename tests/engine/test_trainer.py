@@ -139,6 +139,19 @@ class TestRun:
         assert recall(space, wanted) > 10 / 27
         assert recall(space, wanted, "toy_echo") > 10 / 27
 
+    def test_a_trained_prefix_finds_more_than_one_that_is_cut_off(self, tmp_path: Path) -> None:
+        found: list[float] = []
+        for sizes in ([], [8]):
+            wanted = parse_recipe(
+                {**toy.recipe(num_steps=40), "space": {"dim": 64, "matryoshka": sizes}}
+            )
+            space = train(wanted, tmp_path / str(sizes))
+            assert recall(space, wanted) > 0.8
+            space.matryoshka = [8]  # or the plain one could not be cut
+            space.truncate(8)
+            found.append(recall(space, wanted))
+        assert found[1] > found[0] + 0.2
+
     def test_two_pairs_of_the_same_modalities_are_told_apart(self, tmp_path: Path) -> None:
         table = toy.recipe(num_steps=1, log_every=1)
         table["pairs"].append({**table["pairs"][0], "train": "unseen"})
@@ -197,6 +210,26 @@ class TestResume:
         assert exact(tmp_path / "killed") == exact(tmp_path / "whole")
         assert equal(again, whole)
         assert load(tmp_path / "killed").fingerprint() == load(tmp_path / "whole").fingerprint()
+
+    def test_with_one_temperature_for_all_pairs(self, tmp_path: Path) -> None:
+        """It moves once a step, is averaged, saved and resumed as one number."""
+        settings = {"num_steps": 6, "checkpoint_every": 2, "log_every": 1, "weight_average": 0.9}
+        table = three_towers(**settings).model_dump()
+        table["space"] |= {"shared_temperature": True, "matryoshka": [4]}
+        wanted = parse_recipe(table)
+        whole = train(wanted, tmp_path / "whole")
+        with pytest.raises(StopError):
+            train(wanted, tmp_path / "killed", listener=stop_at(5))
+        again = train(wanted, tmp_path / "killed", resume=True)
+        assert exact(tmp_path / "killed") == exact(tmp_path / "whole")
+        assert equal(again, whole)
+        for record in metrics(tmp_path / "whole"):
+            one, other = (pair["temperature"] for pair in record["pairs"].values())
+            assert one == other != 0.07
+        loaded = load(tmp_path / "whole")
+        assert loaded.fingerprint() == whole.fingerprint()
+        assert [name for name in weights(loaded) if "scale" in name] == ["log_scales.shared"]
+        assert 1 / loaded.logit_scale("toy_signal", "toy_echo").item() != pytest.approx(0.07)
 
     def test_a_finished_run_is_given_back(self, tmp_path: Path) -> None:
         first = train(recipe(num_steps=2), tmp_path)
