@@ -17,13 +17,16 @@ matrix products run near the processor's peak."""
 COARSE = (torch.bfloat16, torch.float16)
 
 
-def tiles(n: int, num_partners: int, num_columns: int) -> Iterator[tuple[slice, slice]]:
+def tiles(
+    n: int, num_partners: int, num_columns: int, shape: tuple[int, int] | None = None
+) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of each tile; none holds partners and hard negatives together."""
-    for top in range(0, n, ROWS):
-        rows = slice(top, min(top + ROWS, n))
+    height, width = shape or (ROWS, COLUMNS)
+    for top in range(0, n, height):
+        rows = slice(top, min(top + height, n))
         for start, stop in ((0, num_partners), (num_partners, num_columns)):
-            for left in range(start, stop, COLUMNS):
-                yield rows, slice(left, min(left + COLUMNS, stop))
+            for left in range(start, stop, width):
+                yield rows, slice(left, min(left + width, stop))
 
 
 class Tile:
