@@ -32,8 +32,8 @@ def tiles(
 class Tile:
     """Memory for one tile, reused, and the products that fill and empty it.
 
-    Inputs of 16 bits are multiplied as they are, which sums in float32; the rest of the arithmetic
-    is float32.
+    Similarities of 16-bit inputs, and gradients of bfloat16, are multiplied in 16 bits, which sums
+    in float32; the rest of the arithmetic is float32.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -71,11 +71,11 @@ class Tile:
         d_keys: Tensor | None,
     ) -> None:
         """`d_x[r] += S @ keys[c]` and `d_keys[c] += S.T @ x[r]`."""
-        if x.dtype not in COARSE:
+        if x.dtype != torch.bfloat16:  # derivatives of many pairs are too small for float16
             if d_x is not None:
-                d_x[r].addmm_(S, keys[c])
+                d_x[r].addmm_(S, keys[c].to(S.dtype))
             if d_keys is not None:
-                d_keys[c].addmm_(S.T, x[r])
+                d_keys[c].addmm_(S.T, x[r].to(S.dtype))
             return
         coarse = self._view("coarse", (S.shape[0], S.shape[1]), x.dtype).copy_(S)
         for into, place, weights, vectors in (

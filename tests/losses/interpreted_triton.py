@@ -102,11 +102,10 @@ def compare(
         close(ours, wanted, TOLERANCE[dtype], floor)
 
 
-@pytest.mark.parametrize("scale", [5.0, 200.0])
 @pytest.mark.parametrize(
     "case", pairing.CHECKED, ids=lambda c: "-".join(str(v)[:8] for v in c.values())
 )
-def test_every_option(case: dict[str, Any], scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_option(case: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(triton_tiles, "TILE", (4, 6))
     x, y, negatives = (v.detach() for v in pairing.operands(1.0)[:3])
     options = pairing.keywords(case, negatives)
@@ -123,8 +122,8 @@ def test_every_option(case: dict[str, Any], scale: float, monkeypatch: pytest.Mo
         return of
 
     exact = {name: whole(getattr(pairing, f"whole_{name}")) for name in ("info_nce", "sigmoid")}
-    compare(info_nce, vectors, [scale], options, torch.float32, exact["info_nce"])
-    compare(sigmoid, vectors, [scale, -3.0], options, torch.float32, exact["sigmoid"])
+    compare(info_nce, vectors, [20.0], options, torch.float32, exact["info_nce"])
+    compare(sigmoid, vectors, [20.0, -3.0], options, torch.float32, exact["sigmoid"])
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
@@ -156,15 +155,18 @@ def test_entries_of_any_size_keep_their_digits(scale: float) -> None:
             compare(sigmoid, [x, y], [scale, -5.0], {}, dtype)
 
 
-def test_many_pairs_in_float16_lose_nothing() -> None:
+def test_many_pairs_in_float16_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A derivative is of the size of 1 / N², below what float16 holds."""
     generator = torch.Generator().manual_seed(0)
-    x, y = (normalize(torch.randn(600, 16, generator=generator), dim=1) for _ in range(2))
-    block = triton_tiles.Block(128, 128, 16, 2, num_warps=4, num_stages=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(triton_tiles, "BLOCKS", {2: block})
-        patch.setattr(triton_tiles, "TILE", (512, 512))
-        compare(info_nce, [x, y], [2.0], {}, torch.float16, floor=0.0)
+    x, y = (normalize(torch.randn(4096, 16, generator=generator), dim=1) for _ in range(2))
+    block = triton_tiles.Block(512, 512, 16, 2, num_warps=4, num_stages=2)
+    monkeypatch.setattr(triton_tiles, "BLOCKS", {2: block})
+    monkeypatch.setattr(triton_tiles, "TILE", (4096, 4096))
+    given = [v.to(DEVICE, torch.float16) for v in (x, y)]
+    found = results(info_nce, given, [2.0], {})
+    expected = results(info_nce, [v.double() for v in given], [2.0], {})
+    for ours, wanted in zip(found[1:3], expected[1:3], strict=True):
+        assert (ours - wanted).norm() < 1e-3 * wanted.norm()
 
 
 def test_it_repeats_bit_for_bit() -> None:
