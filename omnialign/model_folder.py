@@ -39,6 +39,9 @@ class _Config(pydantic.BaseModel):
     preprocessing: str
     fingerprint: str
     plugins: dict[str, str]
+    shared_temperature: bool = False
+    matryoshka: list[int] = []
+    truncated_to: int | None = None
 
 
 def save(space: SharedSpace, folder: str | Path) -> None:
@@ -72,7 +75,9 @@ def save(space: SharedSpace, folder: str | Path) -> None:
     os.replace(partial, folder / "config.json")
 
 
-def load(path: str | Path, device: str | torch.device | None = None) -> SharedSpace:
+def load(
+    path: str | Path, device: str | torch.device | None = None, *, dim: int | None = None
+) -> SharedSpace:
     """Loads a saved model, or a run, from its folder; ready for queries.
 
     It uses no network, runs no code but the installed plugins', and never unpickles.
@@ -80,9 +85,12 @@ def load(path: str | Path, device: str | torch.device | None = None) -> SharedSp
     Args:
         path: the folder.
         device: where the model goes; by default a GPU if there is one.
+        dim: of an embedding: one of the sizes that the model was trained for; by default the
+            largest, or what it was saved with.
 
     Raises:
-        ModelError: a file is missing or damaged, or the installed plugins do not fit.
+        ModelError: a file is missing or damaged, the installed plugins do not fit, or the model was
+            not trained for `dim`.
     """
     folder = Path(path)
     config = _read_config(folder)
@@ -98,6 +106,8 @@ def load(path: str | Path, device: str | torch.device | None = None) -> SharedSp
             f"{folder}: model.safetensors holds other weights than those that config.json was "
             "written for; copy both again from one place"
         )
+    if dim is not None:
+        space.truncate(dim)
     space.eval()
     return space.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
@@ -150,7 +160,16 @@ def _rebuild(folder: Path, config: _Config) -> SharedSpace:
             projection=saved.projection,
             long_input=saved.long_input,
         )
-    return SharedSpace(towers, config.dim, dict.fromkeys(config.pairs, 0.07))
+    space = SharedSpace(
+        towers,
+        config.dim,
+        dict.fromkeys(config.pairs, 0.07),
+        shared_temperature=config.shared_temperature,
+        matryoshka=config.matryoshka,
+    )
+    if config.truncated_to is not None:
+        space.truncate(config.truncated_to)
+    return space
 
 
 def _load_weights(space: SharedSpace, file: Path) -> None:

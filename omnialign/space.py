@@ -15,19 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from omnialign.contract import Claim
-from omnialign.errors import ModalityError, OmniAlignError, ReadError, RecipeError
+from omnialign.errors import ModalityError, ModelError, OmniAlignError, ReadError, RecipeError
 from omnialign.gallery import Gallery, Hit
 from omnialign.recipe import Recipe
 from omnialign.registry import registry
-from omnialign.tower import Tower
+from omnialign.temperature import LogScales
+from omnialign.tower import Tower, prefix
 
 Items = Sequence[Any]
 Progress = Callable[[int, int], None]
-
-
-def pair_key(x: str, y: str) -> str:
-    """The name of a pair, the same in both orders."""
-    return "-".join(sorted((x, y)))
 
 
 class SharedSpace(nn.Module):
@@ -35,23 +31,27 @@ class SharedSpace(nn.Module):
 
     Args:
         towers: by modality.
-        dim: dimensions of an embedding.
+        dim: dimensions of what the towers give.
         pairs: the pairs of modalities that are (to be) aligned, with the initial temperature.
+        shared_temperature: whether all pairs have one temperature, or one each.
+        matryoshka: the sizes besides `dim` whose prefixes are trained.
     """
 
     def __init__(
-        self, towers: Mapping[str, Tower], dim: int, pairs: Mapping[tuple[str, str], float]
+        self,
+        towers: Mapping[str, Tower],
+        dim: int,
+        pairs: Mapping[tuple[str, str], float],
+        *,
+        shared_temperature: bool = False,
+        matryoshka: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.towers = nn.ModuleDict(towers)
-        self.dim = dim
+        self.dim = self.trained_dim = dim
         self.pairs = list(pairs)
-        self.log_scales = nn.ParameterDict(
-            {
-                pair_key(*pair): nn.Parameter(torch.tensor(1 / temperature).log())
-                for pair, temperature in pairs.items()
-            }
-        )
+        self.matryoshka = list(matryoshka)
+        self.log_scales = LogScales(pairs, shared_temperature)
 
     @property
     def modalities(self) -> list[str]:
@@ -71,12 +71,22 @@ class SharedSpace(nn.Module):
         assert isinstance(tower, Tower)
         return tower
 
+    def truncate(self, dim: int) -> None:
+        """From now on an embedding is the first `dim` numbers, brought back to length one.
+
+        Raises `ModelError` for a size whose prefixes were not trained.
+        """
+        sizes = [*self.matryoshka, self.trained_dim]
+        if dim not in sizes:
+            raise ModelError(
+                f"this model's embeddings cannot be cut to {dim} dimensions; it was trained for: "
+                f"{', '.join(map(str, sizes))}; for others train with space.matryoshka"
+            )
+        self.dim = dim
+
     def logit_scale(self, x: str, y: str) -> Tensor:
         """The inverse temperature of a pair; of one never trained, the mean over those trained."""
-        key = pair_key(x, y)
-        if key in self.log_scales:
-            return self.log_scales[key].exp()
-        return torch.stack(list(self.log_scales.values())).mean().exp()
+        return self.log_scales.of(x, y).exp()
 
     def embed(
         self,
@@ -180,7 +190,8 @@ class SharedSpace(nn.Module):
             outputs = tower(batch).float().cpu()
             for place, vector in zip(owners[start:], outputs, strict=False):
                 sums[place] = sums.get(place, 0) + vector
-        return {place: nn.functional.normalize(total, dim=0) for place, total in sums.items()}
+        unit = {place: nn.functional.normalize(total, dim=0) for place, total in sums.items()}
+        return {place: prefix(vector, self.dim) for place, vector in unit.items()}
 
     def similarity(
         self, x: Any, y: Any, *, x_modality: str | None = None, y_modality: str | None = None
@@ -300,11 +311,19 @@ class SharedSpace(nn.Module):
         return digest.hexdigest()[:32]
 
     def config(self) -> dict[str, Any]:
-        return {
-            "dim": self.dim,
+        """What it takes to rebuild the space; what is as it was always is left out."""
+        found: dict[str, Any] = {
+            "dim": self.trained_dim,
             "pairs": [list(pair) for pair in self.pairs],
             "towers": {name: self.tower(name).config for name in self.modalities},
         }
+        if self.log_scales.is_shared:
+            found["shared_temperature"] = True
+        if self.matryoshka:
+            found["matryoshka"] = self.matryoshka
+        if self.dim < self.trained_dim:
+            found["truncated_to"] = self.dim
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Writes `config.json`, `model.safetensors` and the files of each encoder."""
@@ -340,8 +359,13 @@ def build(recipe: Recipe) -> SharedSpace:
             projection=wanted.projection,
             long_input=wanted.long_input,
         )
-    temperatures = {pair.modalities: pair.temperature for pair in recipe.pairs}
-    return SharedSpace(towers, recipe.space.dim, temperatures)
+    return SharedSpace(
+        towers,
+        recipe.space.dim,
+        {pair.modalities: pair.temperature for pair in recipe.pairs},
+        shared_temperature=recipe.space.shared_temperature,
+        matryoshka=recipe.space.matryoshka,
+    )
 
 
 def _as_list(items: Items | str | Path) -> list[Any]:

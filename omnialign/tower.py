@@ -103,6 +103,13 @@ class Tower(nn.Module):
             return nn.functional.normalize(vectors, dim=-1)
 
 
+def prefix(vectors: Tensor, dim: int) -> Tensor:
+    """The first `dim` numbers of unit vectors `(…, D)` as unit vectors `(…, dim)`."""
+    if vectors.shape[-1] == dim:
+        return vectors
+    return nn.functional.normalize(vectors[..., :dim], dim=-1)
+
+
 def build_projection(kind: str, width: int, dim: int, modality: str) -> nn.Module:
     """`linear` is one matrix, `mlp` a hidden layer, `identity` nothing."""
     if kind == "identity":

@@ -372,6 +372,16 @@ class TestQueries:
         assert [entry["item"] for entry in listed] == items
         np.testing.assert_array_equal([entry["embedding"] for entry in listed], vectors)
 
+    def test_a_size_that_was_not_trained(self, run: Run) -> None:
+        commands = [
+            ["search", "gallery", "rising", "--model", "run"],
+            ["classify", "gallery/flat.toy", "rising", "flat", "--model", "run"],
+            ["embed", "gallery/flat.toy", "--model", "run", "--json"],
+            ["evaluate", "run"],
+        ]
+        for command in commands:
+            assert "cannot be cut to 3 dimensions" in failure(run(*command, "--dim", "3"))
+
     def test_embed_wants_somewhere_to_put_it(self, run: Run) -> None:
         assert "--output" in failure(run("embed", "gallery/flat.toy", "--model", "run"))
         nowhere = run("embed", "gallery/flat.toy", "--model", "run", "-o", "no/such/folder.npy")

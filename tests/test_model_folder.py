@@ -56,6 +56,41 @@ def test_a_round_trip_is_exact(space: SharedSpace, folder: Path) -> None:
     assert again.pairs == [("toy_signal", "toy_words"), ("toy_echo", "toy_signal")]
 
 
+class TestSizes:
+    @pytest.fixture
+    def sized(self, tmp_path: Path) -> Path:
+        table = toy.recipe()
+        table["space"] |= {"matryoshka": [4, 8], "shared_temperature": True}
+        table["pairs"].append({"modalities": ["toy_echo", "toy_words"], "train": "rows"})
+        build(parse_recipe(table)).save(tmp_path / "sized")
+        return tmp_path / "sized"
+
+    def test_a_model_is_loaded_in_a_size_that_it_was_trained_for(self, sized: Path) -> None:
+        whole, small = load(sized), load(sized, dim=4)
+        assert (whole.dim, small.dim) == (16, 4)
+        assert whole.matryoshka == [4, 8]
+        assert [*whole.log_scales] == ["shared"]
+        expected = torch.nn.functional.normalize(whole.embed(["a", "b"])[:, :4], dim=1)
+        torch.testing.assert_close(small.embed(["a", "b"]), expected)
+        assert small.fingerprint() != whole.fingerprint()
+        with pytest.raises(ModelError, match="cut to 5 dimensions; it was trained for: 4, 8, 16"):
+            load(sized, dim=5)
+
+    def test_a_truncated_model_stays_so(self, sized: Path, tmp_path: Path) -> None:
+        small = load(sized, dim=4)
+        small.save(tmp_path / "small")
+        again = load(tmp_path / "small")
+        assert again.dim == 4
+        assert again.fingerprint() == small.fingerprint()
+        assert load(tmp_path / "small", dim=16).fingerprint() == load(sized).fingerprint()
+
+    def test_models_without_sizes_are_as_they_were(self, folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        assert not {"matryoshka", "truncated_to", "shared_temperature"} & config.keys()
+        with pytest.raises(ModelError, match=r"train with space\.matryoshka"):
+            load(folder, dim=8)
+
+
 def test_the_folder_holds_no_more_than_it_must(folder: Path) -> None:
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert files == ["config.json", "model.safetensors"]

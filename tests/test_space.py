@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
-from omnialign.errors import ModalityError, OmniAlignError, ReadError, RecipeError
+from omnialign.errors import ModalityError, ModelError, OmniAlignError, ReadError, RecipeError
 from omnialign.recipe import parse_recipe
-from omnialign.space import SharedSpace, build, pair_key
+from omnialign.space import SharedSpace, build
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -243,16 +244,35 @@ class TestFingerprint:
         )
 
 
-def test_pair_keys_have_no_order() -> None:
-    assert pair_key("b", "a") == pair_key("a", "b") == "a-b"
+class TestTruncation:
+    @pytest.fixture
+    def space(self) -> SharedSpace:
+        table = toy.recipe()
+        table["space"]["matryoshka"] = [4, 8]
+        table["towers"] = {"toy_signal": {"encoder": {"name": "mlp", "window_seconds": 5.0}}}
+        return build(parse_recipe(table))
 
+    def test_an_embedding_is_the_prefix_of_the_whole_one(self, space: SharedSpace) -> None:
+        """Also where it is the mean over windows: what is stored can be cut later."""
+        whole = space.embed(SIGNALS, "toy_signal")
+        space.truncate(4)
+        assert space.dim == 4
+        close(space.embed(SIGNALS, "toy_signal"), normalize(whole[:, :4], dim=1))
+        assert space.embed_prompts(["up", "down"], ["{}", "a {}"]).shape == (2, 4)
+        assert len(space.classify(SIGNALS[1], ["up", "down"], modality="toy_signal")) == 2
+        space.truncate(16)
+        assert space.embed(SIGNALS, "toy_signal").equal(whole)
 
-def test_the_scale_of_a_pair_that_was_never_trained_is_the_mean() -> None:
-    table = toy.recipe()
-    table["pairs"] = [
-        {"modalities": ["toy_signal", "toy_words"], "train": "rows", "temperature": 0.1},
-        {"modalities": ["toy_words", "toy_echo"], "train": "rows", "temperature": 0.4},
-    ]
-    space = build(parse_recipe(table))
-    assert space.logit_scale("toy_words", "toy_signal").item() == pytest.approx(10)
-    assert space.logit_scale("toy_signal", "toy_echo").item() == pytest.approx(5)
+    def test_every_size_has_its_own_fingerprint(self, space: SharedSpace) -> None:
+        found: set[str] = set()
+        for dim in (4, 8, 16):
+            space.truncate(dim)
+            found.add(space.fingerprint())
+        assert len(found) == 3
+
+    @pytest.mark.parametrize("dim", [5, 17, 0, -4])
+    def test_only_to_what_was_trained(self, space: SharedSpace, dim: int) -> None:
+        with pytest.raises(ModelError, match=rf"to {dim} dimensions; .* for: 4, 8, 16; for others"):
+            space.truncate(dim)
+        with pytest.raises(ModelError, match=r"trained for: 16; for others train with space\.matr"):
+            make().truncate(4)

@@ -25,6 +25,10 @@ Model = Annotated[
     str,
     typer.Option("--model", "-m", help="Folder of a run or of a saved model.", show_default=False),
 ]
+Dim = Annotated[
+    int | None,
+    typer.Option(help="Cut embeddings to a size that the model was trained for; default: none."),
+]
 
 out = Console()
 err = Console(stderr=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from omnialign.cli.output import Json, Model, note, percent, print_json, progress, table
+from omnialign.cli.output import Dim, Json, Model, note, percent, print_json, progress, table
 
 
 def search(
@@ -18,6 +18,7 @@ def search(
     modality: Annotated[
         str | None, typer.Option(help="Search only this modality of the gallery.")
     ] = None,
+    dim: Dim = None,
     json: Json = False,
 ) -> None:
     """Find files in a folder by words.
@@ -27,7 +28,7 @@ def search(
     import omnialign as oa
     from omnialign.gallery import Gallery
 
-    space = oa.load(model)
+    space = oa.load(model, dim=dim)
     if modality is not None:
         space.tower(modality)
     found = Gallery.gather(gallery, space.modalities, modality)
@@ -66,6 +67,7 @@ def classify(
     labels: Annotated[list[str], typer.Argument(help="Two or more descriptions.")],
     model: Model,
     modality: Annotated[str | None, typer.Option(help="Of the item.")] = None,
+    dim: Dim = None,
     json: Json = False,
 ) -> None:
     """Classify a file by descriptions, with no training on them.
@@ -74,7 +76,7 @@ def classify(
     """
     import omnialign as oa
 
-    chances = oa.load(model).classify(item, labels, modality=modality)
+    chances = oa.load(model, dim=dim).classify(item, labels, modality=modality)
     if json:
         print_json({"item": item, "labels": chances})
     else:
@@ -88,6 +90,7 @@ def embed(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write a float32 .npy (n, dim) here.")
     ] = None,
+    dim: Dim = None,
     json: Json = False,
 ) -> None:
     """Turn files or words into vectors.
@@ -101,7 +104,7 @@ def embed(
     if output is None and not json:
         raise oa.OmniAlignError("embed wants --output FILE.npy, or --json")
     with progress("embedding") as bar:
-        vectors = oa.load(model).embed(items, modality, progress=bar).numpy()
+        vectors = oa.load(model, dim=dim).embed(items, modality, progress=bar).numpy()
     if output is not None:
         try:
             with output.open("wb") as file:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnialign.cli.output import Json, err, note, percent, print_json, progress, table
+from omnialign.cli.output import Dim, Json, err, note, percent, print_json, progress, table
 
 if TYPE_CHECKING:
     from omnialign.engine.diagnostics import StepReport
@@ -138,16 +138,20 @@ def is_main_process() -> bool:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A finished run folder.")], json: Json = False
+    run: Annotated[Path, typer.Argument(help="A finished run folder.")],
+    dim: Dim = None,
+    json: Json = False,
 ) -> None:
     """Evaluate a run on its recipe's test rows; also written to `results.json`.
+
+    With `--dim 64`, to `results-64.json`.
 
     Example: `omnialign evaluate runs/image-text`
     """
     from omnialign.evaluation import evaluate_run
 
     with progress("evaluating") as bar:
-        results = evaluate_run(run, lambda _, done, total: bar(done, total))
+        results = evaluate_run(run, lambda _, done, total: bar(done, total), dim=dim)
     if json:
         print_json(results)
     else:

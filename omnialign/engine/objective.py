@@ -18,7 +18,8 @@ from omnialign.data.loader import PairBatch
 from omnialign.engine.diagnostics import geometry, in_batch_accuracy
 from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import Recipe
-from omnialign.space import SharedSpace, pair_key
+from omnialign.space import SharedSpace
+from omnialign.tower import prefix
 
 FIRST_BIAS = -10.0
 """Of the sigmoid loss, which begins by taking no entry for a pair (Zhai et al. 2023)."""
@@ -73,7 +74,7 @@ class Objective(nn.Module):
         )
         for pair in self._pairs:
             if not pair.learn_temperature:
-                space.log_scales[pair_key(*pair.modalities)].requires_grad_(False)
+                space.log_scales.of(*pair.modalities).requires_grad_(False)
         self.given_features: frozenset[str] = frozenset()
         """Modalities whose batches hold features in the place of inputs."""
         self._always_eval = {m for m in space.modalities if recipe.tower(m).frozen}
@@ -145,6 +146,9 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, list[PairMetrics]]:
         """The weighted sum of all pairs' losses, and the metrics of each pair.
 
+        A pair's loss is the mean over the sizes that the space is trained for (Kusupati et al.
+        2022, arXiv:2205.13147).
+
         `measure`: besides each loss, in-batch accuracy and geometry.
         """
         total = torch.zeros((), device=self.space.device)
@@ -169,10 +173,14 @@ class Objective(nn.Module):
                 "label_smoothing": pair.label_smoothing,
                 "group": self.group,
             }
-            if pair.loss == "sigmoid":
-                loss = sigmoid(x, y, scale, self.biases[str(i)], **options)
-            else:
-                loss = info_nce(x, y, scale, **options)
+            losses: list[Tensor] = []
+            for size in (*self.space.matryoshka, self.space.trained_dim):
+                a, b = prefix(x, size), prefix(y, size)
+                if pair.loss == "sigmoid":
+                    losses.append(sigmoid(a, b, scale, self.biases[str(i)], **options))
+                else:
+                    losses.append(info_nce(a, b, scale, **options))
+            loss = torch.stack(losses).mean()
             total = total + pair.weight * loss
             metrics[-1]["loss"] = loss.detach()
             if measure:
@@ -185,5 +193,5 @@ class Objective(nn.Module):
         """Keeps each learned temperature between its recipe's minimum and 1."""
         for pair in self._pairs:
             if pair.learn_temperature:
-                scale = self.space.log_scales[pair_key(*pair.modalities)]
+                scale = self.space.log_scales.of(*pair.modalities)
                 scale.clamp_(0.0, -math.log(pair.min_temperature))

@@ -34,7 +34,7 @@ from omnialign.engine.sharding import clip_gradients, shard, whole
 from omnialign.errors import RecipeError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
-from omnialign.space import SharedSpace, build, pair_key
+from omnialign.space import SharedSpace, build
 from omnialign.weights import take_weights
 
 MAX_SKIPPED = 5
@@ -272,7 +272,7 @@ class _Run:
         )
         for i, pair in enumerate(self.recipe.pairs):
             name = "-".join(pair.modalities)
-            scale = self.space.log_scales[pair_key(*pair.modalities)]
+            scale = self.space.log_scales.of(*pair.modalities)
             report.pairs[name if name not in report.pairs else f"{name}-{i}"] = {
                 "temperature": math.exp(-scale.item()),
                 **{

@@ -22,7 +22,8 @@ from omnialign.model_folder import load
 from omnialign.overrides import read_toml
 from omnialign.recipe import Recipe, Retrieval, ZeroShot, parse_recipe
 from omnialign.registry import registry
-from omnialign.space import SharedSpace, pair_key
+from omnialign.space import SharedSpace
+from omnialign.temperature import pair_key
 
 Progress = Callable[[str, int, int], None]
 
@@ -35,14 +36,20 @@ def run_recipe(run: str | Path) -> Recipe:
     return parse_recipe(read_toml(file), str(file))
 
 
-def evaluate_run(run: str | Path, progress: Progress | None = None) -> dict[str, Any]:
-    """Evaluates a finished run on its recipe's test rows and writes `results.json` into it."""
-    results = evaluate(load(run), run_recipe(run), progress)
+def evaluate_run(
+    run: str | Path, progress: Progress | None = None, *, dim: int | None = None
+) -> dict[str, Any]:
+    """Evaluates a finished run on its recipe's test rows and writes `results.json` into it.
+
+    With embeddings cut to `dim`, the file is called after that, as in `results-64.json`.
+    """
+    results = evaluate(load(run, dim=dim), run_recipe(run), progress)
     text = json.dumps(results, indent=2, ensure_ascii=False)
+    file = Path(run) / ("results.json" if dim is None else f"results-{dim}.json")
     try:
-        (Path(run) / "results.json").write_text(text + "\n", "utf-8")
+        file.write_text(text + "\n", "utf-8")
     except OSError as error:
-        raise OmniAlignError(f"cannot write {run}/results.json: {error}") from None
+        raise OmniAlignError(f"cannot write {file}: {error}") from None
     return results
 
 
@@ -68,7 +75,7 @@ def evaluate(
         embedder.retrieval(task) if isinstance(task, Retrieval) else embedder.zero_shot(task)
         for task in tasks
     ]
-    return {"fingerprint": space.fingerprint(), "tasks": results}
+    return {"fingerprint": space.fingerprint(), "dim": space.dim, "tasks": results}
 
 
 class _Embedder:

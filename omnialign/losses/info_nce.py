@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from omnialign.losses import triton_tiles
 from omnialign.losses.pairing import Duplicates, Options, Pairing, pair_up, scalar
 from omnialign.losses.tiles import Tile, derivative_by_scale, tiles
 
@@ -132,6 +133,8 @@ def _log_sums(
     One exponential an entry: relative to the largest of its row, from where a weighted sum leads to
     the columns.
     """
+    if triton_tiles.usable(x):
+        return triton_tiles.log_sums(x, keys, scale, pairing)
     N = pairing.num_partners
     tile = Tile(x)
     row_logs = pairing.weights.new_full((len(x),), -torch.inf)
@@ -177,6 +180,10 @@ def _gradients(
     Of an entry S it is `w_i exp(S - row_log_i) + w_j exp(S - column_log_j) - target`; the second is
     the first times a product of what belongs to the row and what belongs to the column.
     """
+    if triton_tiles.usable(x):
+        return triton_tiles.info_nce_gradients(
+            x, keys, scale, pairing, row_logs, column_logs, wants_x, wants_keys
+        )
     N = pairing.num_partners
     tile = Tile(x)
     weights = pairing.weights[pairing.own]

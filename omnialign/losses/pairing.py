@@ -6,7 +6,7 @@ are the N partners, then the m hard negatives. D dim.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -76,6 +76,16 @@ class Pairing:
     def own(self) -> slice:
         """The rows of this process among all."""
         return self.processes.own(self.counts)
+
+    def times(self, factor: float) -> Pairing:
+        """The same pairs with all weights, and so all targets, times a factor."""
+        given = (self.targets.positive, self.targets.spread_rows, self.targets.spread_columns)
+        return replace(
+            self,
+            weights=self.weights * factor,
+            own_target=self.own_target * factor,
+            targets=Targets(*(None if one is None else one * factor for one in given)),
+        )
 
     def gather_keys(self, y: Tensor, negatives: Tensor | None) -> Tensor:
         """All columns `(N + m, D)`."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import logsigmoid
 
+from omnialign.losses import triton_tiles
 from omnialign.losses.pairing import Duplicates, Options, Pairing, pair_up, scalar
 from omnialign.losses.tiles import Tile, derivative_by_scale, tiles
 
@@ -103,7 +104,6 @@ class _Sigmoid(torch.autograd.Function):
             )
             own = (x.to(scale.dtype) * y.to(scale.dtype)).sum(1) * scale + bias
             loss = loss - (pairing.own_target * own).sum() / 2
-            d_bias = d_bias - pairing.own_target.sum() / 2
             d_scale = None
             if wants_scale:
                 d_scale = derivative_by_scale(d_x, d_keys, x, keys)
@@ -141,9 +141,11 @@ def _one_pass(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """The loss and its derivatives by the bias, and by `x` and `keys` over the scale.
 
-    All lack what own entries are due, but for the derivatives by vectors. An entry S costs
-    `softplus(S) - target * S`, and its derivative is `sigmoid(S) - target`.
+    The loss lacks what own entries are due. An entry S costs `softplus(S) - target * S`, and its
+    derivative is `sigmoid(S) - target`.
     """
+    if triton_tiles.usable(x):
+        return triton_tiles.sigmoid_one_pass(x, keys, scale, bias, pairing, wants_x, wants_keys)
     N = pairing.num_partners
     tile = Tile(x)
     halves = pairing.weights / 2
@@ -174,4 +176,4 @@ def _one_pass(
         d_bias += S.sum()
         tile.accumulate(S, r, c, x, keys, d_x, d_keys)
     pairing.subtract_own(d_x, d_keys, x, keys, 0.5)
-    return loss, d_bias, d_x, d_keys
+    return loss, d_bias - pairing.own_target.sum() / 2, d_x, d_keys

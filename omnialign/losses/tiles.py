@@ -17,20 +17,23 @@ matrix products run near the processor's peak."""
 COARSE = (torch.bfloat16, torch.float16)
 
 
-def tiles(n: int, num_partners: int, num_columns: int) -> Iterator[tuple[slice, slice]]:
+def tiles(
+    n: int, num_partners: int, num_columns: int, shape: tuple[int, int] | None = None
+) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of each tile; none holds partners and hard negatives together."""
-    for top in range(0, n, ROWS):
-        rows = slice(top, min(top + ROWS, n))
+    height, width = shape or (ROWS, COLUMNS)
+    for top in range(0, n, height):
+        rows = slice(top, min(top + height, n))
         for start, stop in ((0, num_partners), (num_partners, num_columns)):
-            for left in range(start, stop, COLUMNS):
-                yield rows, slice(left, min(left + COLUMNS, stop))
+            for left in range(start, stop, width):
+                yield rows, slice(left, min(left + width, stop))
 
 
 class Tile:
     """Memory for one tile, reused, and the products that fill and empty it.
 
-    Inputs of 16 bits are multiplied as they are, which sums in float32; the rest of the arithmetic
-    is float32.
+    Similarities of 16-bit inputs, and gradients of bfloat16, are multiplied in 16 bits, which sums
+    in float32; the rest of the arithmetic is float32.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -68,11 +71,11 @@ class Tile:
         d_keys: Tensor | None,
     ) -> None:
         """`d_x[r] += S @ keys[c]` and `d_keys[c] += S.T @ x[r]`."""
-        if x.dtype not in COARSE:
+        if x.dtype != torch.bfloat16:  # derivatives of many pairs are too small for float16
             if d_x is not None:
-                d_x[r].addmm_(S, keys[c])
+                d_x[r].addmm_(S, keys[c].to(S.dtype))
             if d_keys is not None:
-                d_keys[c].addmm_(S.T, x[r])
+                d_keys[c].addmm_(S.T, x[r].to(S.dtype))
             return
         coarse = self._view("coarse", (S.shape[0], S.shape[1]), x.dtype).copy_(S)
         for into, place, weights, vectors in (

@@ -74,6 +74,7 @@ def _check_against_plugins(recipe: Recipe, name: str, plugins: Registry) -> Reci
     for pair in recipe.pairs:
         if pair.modalities[0] == pair.modalities[1]:
             raise RecipeError(f"{name}: a pair of '{pair.modalities[0]}' with itself")
+    _check_shared_temperatures(recipe, name)
     for evaluation in recipe.evaluations:
         needed = (
             evaluation.modalities if isinstance(evaluation, Retrieval) else (evaluation.modality,)
@@ -85,6 +86,21 @@ def _check_against_plugins(recipe: Recipe, name: str, plugins: Registry) -> Reci
                     f"pair trains; {choices(modality, trained)}"
                 )
     return recipe.model_copy(update={"towers": towers, "data": data})
+
+
+def _check_shared_temperatures(recipe: Recipe, name: str) -> None:
+    """Pairs that have one temperature have to agree on it."""
+    first: dict[frozenset[str], int] = {}
+    for i, pair in enumerate(recipe.pairs):
+        sharing = frozenset(() if recipe.space.shared_temperature else pair.modalities)
+        j = first.setdefault(sharing, i)
+        for key in ("temperature", "learn_temperature", "min_temperature"):
+            here, there = getattr(pair, key), getattr(recipe.pairs[j], key)
+            if here != there:
+                raise RecipeError(
+                    f"{name}: pairs.{j} and pairs.{i} share one temperature, and want the same "
+                    f"{key}; they have {there} and {here}"
+                )
 
 
 def _complete_tower(modality: str, tower: Tower, plugins: Registry) -> Tower:

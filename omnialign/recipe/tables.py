@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -46,6 +47,23 @@ class Space(_Table):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     dim: int = Field(default=128, ge=2, le=65536, description="Dimensions of an embedding.")
+    matryoshka: list[Annotated[int, Field(ge=1)]] = Field(
+        default_factory=list[int],
+        description="Smaller sizes that embeddings may be cut to later, in rising order.",
+    )
+    shared_temperature: bool = Field(
+        default=False, description="All pairs have one temperature, rather than one each."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _prefixes_rise_to_dim(self) -> Space:
+        sizes = [*self.matryoshka, self.dim]
+        if any(a >= b for a, b in pairwise(sizes)):
+            raise ValueError(
+                f"matryoshka wants sizes below dim = {self.dim} in rising order; "
+                f"got {self.matryoshka}"
+            )
+        return self
 
 
 class Lora(_Table):

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -38,8 +40,12 @@ def table(**settings: Any) -> dict[str, Any]:
     return made
 
 
-def objective(**towers: Any) -> Objective:
-    recipe = parse_recipe({**table(), "towers": {**table()["towers"], **towers}})
+def objective(space: Mapping[str, Any] = MappingProxyType({}), **towers: Any) -> Objective:
+    """`space`: besides its dim."""
+    made = table()
+    recipe = parse_recipe(
+        {**made, "space": {**made["space"], **space}, "towers": {**made["towers"], **towers}}
+    )
     torch.manual_seed(0)
     made = Objective(build(recipe), recipe).double()
     made.train()
@@ -67,8 +73,11 @@ def gradients(made: Objective) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("graph_bytes", [EVERYTHING, 4000, NOTHING])
 @pytest.mark.parametrize("sizes", [[5], [4, 4, 3], [1] * 6])
-def test_gradients_are_those_of_the_whole_batch(sizes: list[int], graph_bytes: int) -> None:
-    plain, cached, given = objective(), objective(), batches(sizes)
+@pytest.mark.parametrize("space", [{}, {"matryoshka": [2, 5], "shared_temperature": True}])
+def test_gradients_are_those_of_the_whole_batch(
+    space: dict[str, Any], sizes: list[int], graph_bytes: int
+) -> None:
+    plain, cached, given = objective(space), objective(space), batches(sizes)
     loss, metrics = plain(given, KEY)
     loss.backward()
     found, cached_metrics = GradientCache(cached, graph_bytes)(given, KEY)

@@ -3,10 +3,12 @@
 Axes: n pairs, D dim.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from omnialign.data.loader import PairBatch
 from omnialign.engine.objective import Objective
@@ -21,8 +23,11 @@ KEY = (0, 0, 0)
 PAIR = {"weight": 3.0, "temperature": 0.1, "min_temperature": 0.05}
 
 
-def objective(pair: dict[str, Any] | None = None, **signal_tower: Any) -> Objective:
+def objective(
+    pair: dict[str, Any] | None = None, matryoshka: Sequence[int] = (), **signal_tower: Any
+) -> Objective:
     table = toy.recipe()
+    table["space"]["matryoshka"] = [*matryoshka]
     table["pairs"][0] |= PAIR | (pair or {})
     table["towers"] = {"toy_signal": signal_tower}
     recipe = parse_recipe(table)
@@ -82,6 +87,45 @@ class TestObjective:
                 scale.fill_(start)
             made.clamp_temperatures()
             assert scale.neg().exp().item() == pytest.approx(end)
+
+    def test_pairs_share_a_temperature_where_the_recipe_says_so(self) -> None:
+        table = toy.recipe()
+        table["space"]["shared_temperature"] = True
+        table["pairs"][0] |= {"temperature": 0.1, "min_temperature": 0.05}
+        echo = table["pairs"][0] | {"modalities": ["toy_echo", "toy_words"], "loss": "sigmoid"}
+        table["pairs"].append(echo)
+        recipe = parse_recipe(table)
+        made = Objective(build(recipe), recipe)
+        (scale,) = made.space.log_scales.parameters()
+        parts: list[Tensor] = []
+        for weights in ((1.0, 0.0), (0.0, 1.0), (1.0, 1.0)):
+            made._pairs = [
+                pair.model_copy(update={"weight": weight})
+                for pair, weight in zip(recipe.pairs, weights, strict=True)
+            ]
+            total, _ = made([[batch([0, 1, 2, 2])]] * 2, KEY)
+            parts.append(torch.autograd.grad(total, scale)[0])
+        assert parts[0].abs() > 0 < parts[1].abs()
+        torch.testing.assert_close(parts[0] + parts[1], parts[2])
+        with torch.no_grad():
+            scale.fill_(99.0)
+        made.clamp_temperatures()
+        assert made.space.logit_scale("toy_echo", "toy_words").item() == pytest.approx(20)
+
+    @pytest.mark.parametrize("pair", [{}, {"loss": "sigmoid"}])
+    def test_prefixes_are_trained_beside_the_whole(self, pair: dict[str, Any]) -> None:
+        made, given = objective(pair, matryoshka=[3, 8]), batch([0, 1, 2, 2])
+        total, (metrics,) = made([[given]], KEY)
+        x, y = made.space.tower("toy_signal")(given.x), made.space.tower("toy_words")(given.y)
+        losses: list[Tensor] = []
+        for size in (3, 8, 16):
+            a, b = (nn.functional.normalize(v[:, :size], dim=1) for v in (x, y))
+            ids = {"x_ids": given.x_ids, "y_ids": given.y_ids}
+            losses.append(
+                sigmoid(a, b, 10.0, -10.0, **ids) if pair else info_nce(a, b, 10.0, **ids)
+            )
+        torch.testing.assert_close(metrics["loss"], sum(losses).detach() / 3)
+        torch.testing.assert_close(total, sum(losses))  # of weight 3
 
     def test_a_frozen_encoder_stays_in_evaluation_mode(self) -> None:
         made = objective(frozen=True, encoder={"name": "mlp", "dropout": 0.9})

@@ -38,6 +38,7 @@ def main(folder: Path, frozen_steps: int = 0, **settings: Any) -> None:
     table["data"]["rows"] = {"source": {"name": "manifest", "path": str(folder.parent)}}
     echo = {"modalities": ["toy_echo", "toy_words"], "train": "rows", "weight": 0.5}
     table["pairs"].append(echo)
+    table["space"] |= {"matryoshka": [8], "shared_temperature": True}
     table["towers"] = {
         "toy_signal": {"augmentations": ["noise"], "frozen_steps": frozen_steps},
         "toy_echo": {"frozen": True},

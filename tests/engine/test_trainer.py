@@ -139,6 +139,19 @@ class TestRun:
         assert recall(space, wanted) > 10 / 27
         assert recall(space, wanted, "toy_echo") > 10 / 27
 
+    def test_a_trained_prefix_finds_more_than_one_that_is_cut_off(self, tmp_path: Path) -> None:
+        found: list[float] = []
+        for sizes in ([], [8]):
+            wanted = parse_recipe(
+                {**toy.recipe(num_steps=40), "space": {"dim": 64, "matryoshka": sizes}}
+            )
+            space = train(wanted, tmp_path / str(sizes))
+            assert recall(space, wanted) > 0.8
+            space.matryoshka = [8]  # or the plain one could not be cut
+            space.truncate(8)
+            found.append(recall(space, wanted))
+        assert found[1] > found[0] + 0.2
+
     def test_two_pairs_of_the_same_modalities_are_told_apart(self, tmp_path: Path) -> None:
         table = toy.recipe(num_steps=1, log_every=1)
         table["pairs"].append({**table["pairs"][0], "train": "unseen"})
@@ -197,6 +210,26 @@ class TestResume:
         assert exact(tmp_path / "killed") == exact(tmp_path / "whole")
         assert equal(again, whole)
         assert load(tmp_path / "killed").fingerprint() == load(tmp_path / "whole").fingerprint()
+
+    def test_with_one_temperature_for_all_pairs(self, tmp_path: Path) -> None:
+        """It moves once a step, is averaged, saved and resumed as one number."""
+        settings = {"num_steps": 6, "checkpoint_every": 2, "log_every": 1, "weight_average": 0.9}
+        table = three_towers(**settings).model_dump()
+        table["space"] |= {"shared_temperature": True, "matryoshka": [4]}
+        wanted = parse_recipe(table)
+        whole = train(wanted, tmp_path / "whole")
+        with pytest.raises(StopError):
+            train(wanted, tmp_path / "killed", listener=stop_at(5))
+        again = train(wanted, tmp_path / "killed", resume=True)
+        assert exact(tmp_path / "killed") == exact(tmp_path / "whole")
+        assert equal(again, whole)
+        for record in metrics(tmp_path / "whole"):
+            one, other = (pair["temperature"] for pair in record["pairs"].values())
+            assert one == other != 0.07
+        loaded = load(tmp_path / "whole")
+        assert loaded.fingerprint() == whole.fingerprint()
+        assert [name for name in weights(loaded) if "scale" in name] == ["log_scales.shared"]
+        assert 1 / loaded.logit_scale("toy_signal", "toy_echo").item() != pytest.approx(0.07)
 
     def test_a_finished_run_is_given_back(self, tmp_path: Path) -> None:
         first = train(recipe(num_steps=2), tmp_path)
@@ -314,42 +347,6 @@ class TestFailures:
         assert str(caught.value).startswith("no finite gradient in 5 steps in a row, up to step 10")
         assert f"go on from {tmp_path}/checkpoints/step-00000005 (--resume)" in str(caught.value)
 
-    def folder(self, tmp_path: Path, num_bad: int, num_good: int) -> Recipe:
-        lines: list[str] = []
-        for i in range(num_bad + num_good):
-            name = f"{i}.toy"
-            toy.write_signal(tmp_path / name, [i, 1, 2])
-            if i < num_bad:
-                (tmp_path / name).write_text("these are words")
-            lines.append(json.dumps({"file_name": name, "toy_words": str(i)}))
-        (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
-        table = toy.recipe(num_steps=8, batch_size=10)
-        table["data"]["rows"] = {"source": {"name": "manifest", "path": str(tmp_path)}}
-        return parse_recipe(table)
-
-    def test_a_few_unreadable_rows_are_set_aside(self, tmp_path: Path) -> None:
-        wanted = self.folder(tmp_path, 1, 29)
-        seen: list[StepReport] = []
-        train(wanted, tmp_path / "run", listener=seen.append)
-        (line,) = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
-        assert json.loads(line)["row"] == 0
-        assert "wants a file that begins with 'toy-signal'" in json.loads(line)["reason"]
-        assert seen[-1].unreadable == 1
-
-    def test_too_many_unreadable_rows_stop_the_run(self, tmp_path: Path) -> None:
-        wanted = self.folder(tmp_path, 3, 27)
-        with pytest.raises(DataError, match=r"data 'rows': . of 30 rows cannot be read"):
-            train(wanted, tmp_path / "run")
-        for i in range(3):
-            toy.write_signal(tmp_path / f"{i}.toy", [1, 2])
-        train(wanted, tmp_path / "run")
-        assert not (tmp_path / "run" / "quarantine.jsonl").read_text()
-
-    def test_one_row_is_no_batch(self, tmp_path: Path) -> None:
-        wanted = self.folder(tmp_path, 0, 1)
-        with pytest.raises(DataError, match="has 1 rows; a contrastive batch wants at least 2"):
-            train(wanted, tmp_path / "run")
-
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(StopError):
@@ -363,22 +360,3 @@ def test_an_encoder_that_cannot_be_built_is_named(tmp_path: Path) -> None:
     broken = recipe({"toy_signal": {"encoder": {"name": "mlp", "width": -3}}})
     with pytest.raises(RecipeError, match=r"towers\.toy_signal: encoder 'mlp' cannot be built"):
         train(broken, tmp_path)
-
-
-def test_scaled_decoding_wants_an_encoder_that_says_how_fine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scaled = recipe({"toy_signal": {"decode": "scaled", "augmentations": ["noise"]}}, num_steps=1)
-    with pytest.raises(RecipeError, match=r"towers\.toy_signal\.decode = 'scaled'.*'mlp' does not"):
-        train(scaled, tmp_path / "a")
-    asked: list[float | None] = []
-
-    def opened(self: toy.ToySignal, source: Any, resolution: float | None = None) -> Tensor:
-        asked.append(resolution)
-        return self.read(source)
-
-    monkeypatch.setattr(toy.Mlp, "resolution", 12.0)
-    monkeypatch.setattr(toy.Noise, "zoom", 2.0, raising=False)
-    monkeypatch.setattr(toy.ToySignal, "open", opened)
-    train(scaled, tmp_path / "b")
-    assert set(asked) == {24.0}

@@ -147,3 +147,14 @@ def test_a_run_gives_the_same_digits_twice(tmp_path: Path) -> None:
     found, zero_shot = first["tasks"]
     assert found["toy_signal_to_toy_words"]["recall@5"]["low"] > 5 / 54
     assert zero_shot["accuracy"]["low"] > 1 / 3
+
+
+def test_a_smaller_size_has_results_of_its_own(tmp_path: Path) -> None:
+    table = toy.recipe(num_steps=20)
+    table["space"]["matryoshka"] = [4]
+    train(parse_recipe(table), tmp_path)
+    whole, small = evaluate_run(tmp_path), evaluate_run(tmp_path, dim=4)
+    assert (whole["dim"], small["dim"]) == (16, 4)
+    assert small["fingerprint"] != whole["fingerprint"]
+    assert json.loads((tmp_path / "results-4.json").read_text()) == small
+    assert json.loads((tmp_path / "results.json").read_text()) == whole

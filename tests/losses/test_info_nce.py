@@ -103,6 +103,17 @@ def test_it_sums_in_float32_at_least(dtype: torch.dtype, rel: float) -> None:
     assert loss.item() == pytest.approx(naive(x.double(), y.double(), 50.0), rel=rel)
 
 
+def test_many_pairs_in_float16_lose_nothing() -> None:
+    """A derivative is of the size of 1 / N², below what float16 holds."""
+    x, y = unit(4096, seed=1, dtype=torch.float16), unit(4096, seed=2, dtype=torch.float16)
+    info_nce(x.requires_grad_(), y, 2.0).backward()
+    exact = x.detach().double().requires_grad_()
+    info_nce(exact, y.double(), 2.0).backward()
+    assert x.grad is not None
+    assert exact.grad is not None
+    assert (x.grad - exact.grad).norm() < 1e-3 * exact.grad.norm()
+
+
 def test_autocast_does_not_make_it_coarse() -> None:
     x, y = unit(6, seed=1, dtype=torch.float32), unit(6, seed=2, dtype=torch.float32)
     with torch.autocast("cpu", torch.bfloat16):

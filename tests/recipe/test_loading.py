@@ -155,6 +155,10 @@ class TestLoad:
             ("seed=99999999999999999999999", "'seed' is 9+: .*less than"),
             ("seed=true", "'seed' is True: .*valid integer"),
             ("space.dim=100000000000", "'space.dim' is 10+: .*less than or equal to 65536"),
+            ("space.matryoshka=[8, 4]", r"matryoshka wants sizes below dim .* got \[8, 4\]"),
+            ("space.matryoshka=[4, 128]", r"sizes below dim = 128 in rising order; got \[4, 128\]"),
+            ("space.matryoshka=[0, 4]", "'space.matryoshka.0' is 0: .*greater than or equal to 1"),
+            ("space.matryoshka=4", "'space.matryoshka' is 4: .*valid list"),
             ("pairs.0.weight='2'", "'pairs.0.weight' is '2': .*valid number"),
             ("pairs.0.weight=inf", "'pairs.0.weight' is inf: .*finite"),
             ("pairs.0.temperature=2", "starts between min_temperature = 0.01 and 1; it is 2"),
@@ -208,6 +212,20 @@ class TestLoad:
     def test_a_pair_of_one_modality_with_itself(self, file: Path) -> None:
         with pytest.raises(RecipeError, match="a pair of 'toy_signal' with itself"):
             load(file, "towers={}", "evaluations=[]", "pairs.0.modalities.1=toy_signal")
+
+    @pytest.mark.parametrize("key", ["temperature", "learn_temperature", "min_temperature"])
+    def test_pairs_that_share_a_temperature_agree_on_it(self, key: str) -> None:
+        table = toy.recipe()
+        changed = {"temperature": 0.2, "learn_temperature": False, "min_temperature": 0.05}
+        other = {**table["pairs"][0], key: changed[key]}
+        table["pairs"].append(other)
+        with pytest.raises(RecipeError, match=rf"pairs\.0 and pairs\.1 share .* same {key};"):
+            parse_recipe(table)
+        other["modalities"] = ["toy_echo", "toy_words"]
+        parse_recipe(table)
+        table["space"]["shared_temperature"] = True
+        with pytest.raises(RecipeError, match=rf"the same {key}; they have .* and {changed[key]}"):
+            parse_recipe(table)
 
     def test_all_faults_are_told_at_once(self, file: Path) -> None:
         with pytest.raises(RecipeError) as caught:

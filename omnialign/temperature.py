@@ -1,0 +1,42 @@
+"""Temperatures: one a pair, or one that all pairs share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+SHARED = "shared"
+"""The key of the one temperature; that of a pair's own has a hyphen."""
+
+
+def pair_key(x: str, y: str) -> str:
+    """The name of a pair, the same in both orders."""
+    return "-".join(sorted((x, y)))
+
+
+class LogScales(nn.ParameterDict):
+    """Logs of inverse temperatures.
+
+    Args:
+        pairs: pairs of modalities, with the initial temperature.
+        shared: whether all pairs have one, or one each.
+    """
+
+    def __init__(self, pairs: Mapping[tuple[str, str], float], shared: bool) -> None:
+        super().__init__(
+            {
+                SHARED if shared else pair_key(*pair): torch.tensor(1 / temperature).log()
+                for pair, temperature in pairs.items()
+            }
+        )
+
+    @property
+    def is_shared(self) -> bool:
+        return SHARED in self
+
+    def of(self, x: str, y: str) -> Tensor:
+        """Of a pair; of one never trained, the mean over those trained."""
+        key = SHARED if self.is_shared else pair_key(x, y)
+        return self[key] if key in self else torch.stack(list(self.values())).mean()
