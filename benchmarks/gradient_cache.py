@@ -21,7 +21,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-NUM_PAIRS, NUM_TOKENS, MICRO_BATCH = 512, 64, 32
+NUM_PAIRS, NUM_TOKENS = 512, 64
 SCALE = 20.0
 
 
@@ -50,7 +50,7 @@ def embed(model: Any, ids: Any, mask: Any) -> Any:
     return torch.nn.functional.normalize(states.mean(1), dim=-1)
 
 
-def sides() -> dict[str, Callable[[], Any]]:
+def sides(micro_batch: int) -> dict[str, Callable[[], Any]]:
     """One forward and backward each, from the same weights and tokens."""
     import torch
 
@@ -90,8 +90,8 @@ def sides() -> dict[str, Callable[[], Any]]:
 
     zeros = torch.zeros(NUM_PAIRS, dtype=torch.int64)
     whole = PairBatch(x, y, zeros, zeros, zeros, zeros, [])
-    starts = range(0, NUM_PAIRS, MICRO_BATCH)
-    batches = [[whole.rows(slice(start, start + MICRO_BATCH)) for start in starts]]
+    starts = range(0, NUM_PAIRS, micro_batch)
+    batches = [[whole.rows(slice(start, start + micro_batch)) for start in starts]]
     towers: Any = Towers()
     measured = GradientCache(towers, 0)
     graph = sum(measured.bytes_of(place, batches, (0, 0, 0)) for place in places(batches))
@@ -127,15 +127,15 @@ def sides() -> dict[str, Callable[[], Any]]:
             return {**features, "sentence_embedding": vectors}
 
     sentences: Any = torch.nn.Sequential(Sentences())
-    theirs = CachedMultipleNegativesRankingLoss(sentences, scale=SCALE, mini_batch_size=MICRO_BATCH)
+    theirs = CachedMultipleNegativesRankingLoss(sentences, scale=SCALE, mini_batch_size=micro_batch)
     features = [{"input_ids": ids, "attention_mask": mask} for ids in (x, y)]
     return found | {"sentence-transformers": lambda: theirs(features, None).backward()}
 
 
-def compare(rounds: int) -> None:
+def compare(micro_batch: int, rounds: int) -> None:
     import torch
 
-    steps = sides()
+    steps = sides(micro_batch)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for step in steps.values():
         step()
@@ -144,7 +144,7 @@ def compare(rounds: int) -> None:
             started = time.perf_counter()
             step()
             seconds[name].append(time.perf_counter() - started)
-    print(f"{NUM_PAIRS} pairs, micro-batches of {MICRO_BATCH}, {torch.get_num_threads()} threads")
+    print(f"{NUM_PAIRS} pairs, micro-batches of {micro_batch}, {torch.get_num_threads()} threads")
     for name, values in seconds.items():
         line = f"{name:<24} {statistics.median(values):6.2f} s"
         for peer in ("whole batch", "sentence-transformers"):
@@ -190,12 +190,13 @@ def memory() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--micro-batch", type=int, default=32)
     parser.add_argument("--memory", action="store_true")
     arguments = parser.parse_args()
     if arguments.memory:
         memory()
     else:
-        compare(arguments.rounds)
+        compare(arguments.micro_batch, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -64,16 +64,19 @@ def write_rows(folder: Path) -> None:
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
+SHARDED = {"shard_weights": True}
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
-        {"micro_batch_size": 3},
-        {"frozen_steps": 2},
-        {"shard_weights": True},
-        {"shard_weights": True, "micro_batch_size": 3},
+        pytest.param({}, id="copied"),
+        pytest.param({"micro_batch_size": 3}, id="copied, micro-batches", marks=SLOW),
+        pytest.param({"frozen_steps": 2}, id="unfreezing", marks=SLOW),
+        pytest.param(SHARDED, id="sharded", marks=SLOW),
+        pytest.param({**SHARDED, "micro_batch_size": 3}, id="sharded, micro-batches"),
     ],
-    ids=["copied", "copied, micro-batches", "unfreezing", "sharded", "sharded, micro-batches"],
 )
 def test_two_processes_train_as_one(
     settings: dict[str, int], tmp_path: Path, run_script: Callable[..., None]
@@ -104,6 +107,7 @@ def test_two_processes_train_as_one(
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=1e-6)
 
 
+@SLOW
 def test_checkpoints_move_between_one_process_and_sharded_ones(
     tmp_path: Path, run_script: Callable[..., None]
 ) -> None:
