@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,19 @@ import torch
 
 from omnialign.errors import ModelError, OmniAlignError
 from omnialign.space import SharedSpace
+from omnialign.temperature import pair_key
 
 
 @torch.no_grad()
-def take_weights(space: SharedSpace, source: SharedSpace, name: str | Path) -> None:
+def take_weights(
+    space: SharedSpace,
+    source: SharedSpace,
+    name: str | Path,
+    fixed: Iterable[tuple[str, str]] = (),
+) -> None:
     """Gives the towers and temperatures that both have the values of `source`.
+
+    Temperatures of pairs in `fixed` stay.
 
     Raises `ModelError`, in which the source is called `name`, where they share no tower or a
     shared one differs.
@@ -33,8 +42,9 @@ def take_weights(space: SharedSpace, source: SharedSpace, name: str | Path) -> N
         )
     for modality in shared:
         space.tower(modality).load_state_dict(source.tower(modality).state_dict())
+    stay = {pair_key(*pair) for pair in fixed}
     for pair, scale in source.log_scales.items():
-        if pair in space.log_scales:
+        if pair in space.log_scales and pair not in stay:
             space.log_scales[pair].copy_(scale)
 
 

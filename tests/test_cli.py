@@ -282,14 +282,14 @@ class TestInterpolate:
         assert [m["alpha"] for m in measured] == [0, 1]
         assert "run: toy_signal-toy_words recall@1" in measured[0]
         table = run("interpolate", "run", after, *alphas).out
-        assert "alpha" in table
-        assert "recall@1" in table
+        assert all(word in table for word in ("alpha", "recall@1"))
 
     def test_mistakes(self, run: Run, tmp_path: Path) -> None:
         assert "wants --output" in failure(run("interpolate", "run", "run"))
-        two = run("interpolate", "run", "run", "--alpha", "0", "--alpha", "1", "-o", tmp_path)
+        two = run("interpolate", "run", "run", "--alpha=0", "--alpha=1", "-o", tmp_path)
         assert "takes the model of one --alpha; got 2" in failure(two)
         assert "no model folder" in failure(run("interpolate", "run", "x", "-o", tmp_path))
+        assert "holds a model already" in failure(run("interpolate", "run", "run", "-o", "run"))
 
 
 class TestEvaluate:

@@ -62,11 +62,15 @@ def interpolate(
 
 
 def _save(space: Any, folder: Path) -> None:
+    from safetensors import SafetensorError
+
     from omnialign.errors import OmniAlignError
 
+    if (folder / "config.json").exists():
+        raise OmniAlignError(f"--output {folder} holds a model already; choose another")
     try:
         space.save(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise OmniAlignError(f"cannot write to --output {folder}: {error}") from None
 
 

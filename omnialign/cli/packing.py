@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
 from enum import StrEnum
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -56,5 +56,5 @@ def pack(
     note(
         f"{packed.num_rows} rows with {packed.num_bytes / 2**20:.1f} MiB of files are in "
         f"{len(packed.shards)} shards. In a recipe: "
-        f'source = {{ name = "{source}", path = "{shlex.quote(str(output))}" }}'
+        f'source = {{ name = "{source}", path = {dumps(str(output.resolve()))} }}'
     )

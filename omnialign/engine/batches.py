@@ -98,22 +98,23 @@ class Batches:
         sampler, name = self._samplers[i], self._recipe.pairs[i].train.data
         batch = list(islice(self._loaders[i], sampler.num_micro_batches))
         unreadable = [u for micro in batch for u in micro.unreadable]
-        found = [unreadable]
+        kept = [micro for micro in batch if len(micro)]
+        shares = [(unreadable, len(kept))]
         processes = self._accelerator.num_processes
         if processes > 1:
-            found = [[] for _ in range(processes)]
-            dist.all_gather_object(found, unreadable)
+            shares = [([], 0)] * processes
+            dist.all_gather_object(shares, (unreadable, len(kept)))
         self.quarantine.add(
             step + 1,
             name,
             sampler.num_rows,
-            [u for share in found for u in share],
+            [u for share, _ in shares for u in share],
             write=self._accelerator.is_main_process,
         )
-        kept = [micro for micro in batch if len(micro)]
-        if not kept:
+        if not all(number for _, number in shares):
             raise DataError(
-                f"data '{name}': no row of a batch can be read; see {self.quarantine.path}"
+                f"data '{name}': no row of a process's share of a batch can be read; see "
+                f"{self.quarantine.path}"
             )
         self.num_samples += sampler.batch_size
         if self._recipe.train.shard_weights and processes > 1:

@@ -35,7 +35,7 @@ class StepReport:
     skipped: int
     """Steps so far that were left out because a gradient was not finite."""
     pairs: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
-    """By pair: loss, in-batch accuracy, temperature, and its geometry."""
+    """By pair whose turn it was: loss, in-batch accuracy, temperature, and its geometry."""
     tower_gradient_norms: dict[str, float] = field(default_factory=dict[str, float])
     tower_padding: dict[str, float] = field(default_factory=dict[str, float])
     """Of the towers whose batches are padded: places processed to those that held data."""
@@ -92,6 +92,8 @@ def _uniformity(vectors: Tensor) -> Tensor:
 
 
 def _effective_rank(vectors: Tensor) -> Tensor:
+    if not vectors.isfinite().all():
+        return vectors.new_full((), torch.nan)
     shares = torch.linalg.svdvals(vectors)
     shares = shares / shares.sum()
     return torch.special.entr(shares).sum().exp()
@@ -105,6 +107,15 @@ def gradient_norms(towers: Mapping[str, nn.Module]) -> dict[str, float]:
         if any(p.requires_grad for p in tower.parameters()):
             gradients = [p.grad for p in tower.parameters() if p.grad is not None]
             found[name] = float(total_norm(gradients))
+    return found
+
+
+def pair_names(recipe: Recipe) -> list[str]:
+    """What each pair is called in reports: its modalities, and its place where that is taken."""
+    found: list[str] = []
+    for i, pair in enumerate(recipe.pairs):
+        name = "-".join(pair.modalities)
+        found.append(name if name not in found else f"{name}-{i}")
     return found
 
 
@@ -123,7 +134,10 @@ class Watch:
 
     def _all(self, report: StepReport) -> Iterable[str]:
         train = self._recipe.train
-        for pair, (name, values) in zip(self._recipe.pairs, report.pairs.items(), strict=True):
+        for pair, name in zip(self._recipe.pairs, pair_names(self._recipe), strict=True):
+            if name not in report.pairs:  # it was not its turn
+                continue
+            values = report.pairs[name]
             if report.step > max(100, train.warmup_steps) and values["effective_rank"] < LEAST_RANK:
                 yield (
                     f"collapse of {name}: all embeddings of a side lie along "
@@ -135,6 +149,11 @@ class Watch:
                     f"temperature of {name}: at its clamp {pair.min_temperature:g}; the batch is "
                     "told apart with ease: more augmentation, more data or a larger "
                     "train.batch_size will teach more"
+                )
+            if pair.learn_temperature and values["temperature"] >= 0.999:
+                yield (
+                    f"temperature of {name}: at its upper clamp 1; nothing is told apart: lower "
+                    "train.learning_rate, and look whether the pairs really belong together"
                 )
         for name, norm in report.tower_gradient_norms.items():
             if norm == 0:

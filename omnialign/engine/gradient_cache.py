@@ -89,11 +89,15 @@ class GradientCache:
 def average_gradients(parameters: Iterable[nn.Parameter], num_processes: int) -> None:
     """The mean over all processes of every gradient, in one exchange a dtype.
 
-    Sharded weights are left out: their gradients come averaged.
+    What has a gradient in no process is left without, as on one. Sharded weights are left out:
+    their gradients come averaged.
     """
+    shared = [p for p in parameters if p.requires_grad and not is_sharded(p)]
+    used = torch.tensor([float(p.grad is not None) for p in shared], device=shared[0].device)
+    dist.all_reduce(used)
     gradients: dict[torch.dtype, list[Tensor]] = {}
-    for parameter in parameters:
-        if parameter.requires_grad and not is_sharded(parameter):
+    for parameter, uses in zip(shared, used.tolist(), strict=True):
+        if uses:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.setdefault(parameter.grad.dtype, []).append(parameter.grad)

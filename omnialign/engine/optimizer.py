@@ -27,6 +27,8 @@ def build_optimizer(
         if parameter.requires_grad:
             key = ((scales or {}).get(parameter, 1.0), is_sharded(parameter))
             alike.setdefault(key, []).append(parameter)
+    if not alike:
+        raise RecipeError("nothing is left to train: every encoder is frozen, and so is the rest")
     groups = [
         {
             "params": [p for p in trained if (p.ndim >= 2) == matrices],

@@ -22,10 +22,11 @@ from omnialign.data.buckets import Padding
 from omnialign.data.rows import check_held_out
 from omnialign.engine.batches import Batches, training_data
 from omnialign.engine.checkpoint import restore, state_tensors
-from omnialign.engine.diagnostics import StepReport, Watch, gradient_norms
+from omnialign.engine.diagnostics import StepReport, Watch, gradient_norms, pair_names
 from omnialign.engine.frozen import FeatureListener, frozen_modalities, store_frozen_features
 from omnialign.engine.gradient_cache import average_gradients
 from omnialign.engine.lora import Adapters
+from omnialign.engine.memory import is_out_of_memory
 from omnialign.engine.micro_batches import MicroBatches
 from omnialign.engine.objective import Objective, PairMetrics, StepBatches, StepKey
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate, rate_scales
@@ -120,7 +121,8 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.space = space = build(recipe)
         if recipe.start_from is not None and not self.first_step:
-            take_weights(space, load(recipe.start_from, "cpu"), recipe.start_from)
+            fixed = [p.modalities for p in recipe.pairs if not p.learn_temperature]
+            take_weights(space, load(recipe.start_from, "cpu"), recipe.start_from, fixed)
         self.adapters = Adapters(space, recipe)
         group = dist.group.WORLD if accelerator.num_processes > 1 else None
         bf16 = _bf16(train.precision, self.device)
@@ -199,7 +201,7 @@ class _Run:
             self.space.tower(modality).padding = Padding()
         loss, metrics = self._gradients(batches, key, reports)
         by_tower = (
-            gradient_norms({m: self.space.tower(m) for m in self.space.modalities})
+            gradient_norms({m: self.space.tower(m) for m in self._at_work(batches)})
             if reports
             else {}
         )
@@ -214,6 +216,11 @@ class _Run:
             self._skip(step, loss)
         if reports:
             self._report(step, loss, float(norm), metrics, by_tower)
+
+    def _at_work(self, batches: StepBatches) -> list[str]:
+        """Modalities of the pairs whose turn it is."""
+        pairs = [p for p, batch in zip(self.recipe.pairs, batches, strict=True) if batch]
+        return list(dict.fromkeys(m for pair in pairs for m in pair.modalities))
 
     def _skip(self, step: int, loss: Tensor) -> None:
         """Leaves a step without a finite gradient out; of too many in a row makes an error."""
@@ -232,8 +239,16 @@ class _Run:
         self.optimizer.zero_grad()
         if self.whole_batch is None:
             return self.micro_batches(batches, key, measure)
-        loss, metrics = self.whole_batch(batches, key, measure)
-        loss.backward()
+        try:
+            loss, metrics = self.whole_batch(batches, key, measure)
+            loss.backward()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise TrainingError(
+                f"out of memory with the whole batch at once: {error}; set "
+                'train.micro_batch_size = "auto", which changes no gradient'
+            ) from error
         if self.sharded:
             average_gradients(self.objective.parameters(), self.accelerator.num_processes)
         return loss.detach(), metrics
@@ -270,10 +285,12 @@ class _Run:
                 if (padding := self.space.tower(modality).padding).real
             },
         )
-        for i, pair in enumerate(self.recipe.pairs):
-            name = "-".join(pair.modalities)
+        for i, name in enumerate(pair_names(self.recipe)):
+            if not metrics[i]:  # it was not its turn
+                continue
+            pair = self.recipe.pairs[i]
             scale = self.space.log_scales.of(*pair.modalities)
-            report.pairs[name if name not in report.pairs else f"{name}-{i}"] = {
+            report.pairs[name] = {
                 "temperature": math.exp(-scale.item()),
                 **{
                     key: value

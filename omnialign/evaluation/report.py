@@ -140,10 +140,12 @@ def _recall_figure(results: dict[str, Any]) -> Figure:
 def _learning_figure(metrics: Path) -> Figure:
     records = [json.loads(line) for line in metrics.read_text("utf-8").splitlines()]
     figure, axes = _figure(7, 3)
-    for i, name in enumerate(records[-1]["pairs"]):
+    names = dict.fromkeys(name for record in records for name in record["pairs"])
+    for i, name in enumerate(names):
+        own = [record for record in records if name in record["pairs"]]
         axes.plot(
-            [r["step"] for r in records],
-            [r["pairs"][name]["accuracy"] for r in records],
+            [r["step"] for r in own],
+            [r["pairs"][name]["accuracy"] for r in own],
             label=name,
             color=COLOURS[i % len(COLOURS)],
             marker=MARKERS[i % len(MARKERS)],

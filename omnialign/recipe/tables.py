@@ -47,7 +47,7 @@ class Space(_Table):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     dim: int = Field(default=128, ge=2, le=65536, description="Dimensions of an embedding.")
-    matryoshka: list[Annotated[int, Field(ge=1)]] = Field(
+    matryoshka: list[Annotated[int, Field(ge=2)]] = Field(
         default_factory=list[int],
         description="Smaller sizes that embeddings may be cut to later, in rising order.",
     )
@@ -88,7 +88,7 @@ class Tower(_Table):
         default="linear",
         description="From features to the space; identity wants width = space.dim.",
     )
-    frozen: bool = Field(
+    frozen: Flag = Field(
         default=False, description="Keep the encoder's weights; train the projection."
     )
     frozen_steps: Annotated[int, Field(strict=True)] = Field(
@@ -240,13 +240,13 @@ class Train(_Table):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     num_steps: int = Field(default=1000, ge=1)
-    batch_size: int = Field(default=128, ge=2, description="Of each pair, over all processes.")
-    pair_sampling: Literal["all", "proportional", "uniform"] | Annotated[float, Field(gt=0)] = (
-        Field(
-            default="all",
-            description="all: every pair in every step. Else one is drawn: by its rows, evenly, or "
-            "by rows ** (1 / number).",
-        )
+    batch_size: int = Field(
+        default=128, ge=2, description="Of each pair, over all processes; at most its rows."
+    )
+    pair_sampling: PairSampling = Field(
+        default="all",
+        description="all: every pair in every step. Else one is drawn: by its rows, evenly, or by "
+        "rows ** (1 / number).",
     )
     learning_rate: float = Field(default=1e-3, gt=0, description="The peak.")
     warmup_steps: int = Field(default=50, ge=0, description="Linear rise before the cosine decay.")

@@ -51,6 +51,10 @@ class TestGeometry:
         assert far["alignment"].item() == pytest.approx(4)
         assert far["modality_gap"].item() == pytest.approx(2 * x.mean(0).norm().item())
 
+    def test_what_is_not_finite_has_no_rank(self) -> None:
+        broken = torch.full((3, 4), torch.inf)
+        assert geometry(broken, broken)["effective_rank"].isnan()
+
     def test_one_pair_has_no_spread(self) -> None:
         x = torch.eye(3)[:1]
         assert all(value.isfinite() for value in geometry(x, x).values())
@@ -94,6 +98,7 @@ class TestWatch:
         [
             ({"effective_rank": 1.2}, "collapse of toy_signal-toy_words:", "learning_rate"),
             ({"temperature": 0.01}, "temperature of toy_signal-toy_words:", "augmentation"),
+            ({"temperature": 1.0}, "temperature of toy_signal-toy_words:", "upper clamp"),
             ({"norm": 0.0}, "no gradient for the tower toy_signal:", "frozen = true"),
             ({"skipped": 2}, "non-finite gradients: 2 steps", "float32"),
         ],
@@ -106,6 +111,11 @@ class TestWatch:
         assert warning.startswith(start)
         assert remedy in warning
         assert watch.new_warnings(report(**told)) == []
+
+    def test_nothing_is_said_of_a_pair_whose_turn_it_was_not(self) -> None:
+        told = report()
+        told.pairs.clear()
+        assert self.watch().new_warnings(told) == []
 
     def test_all_is_well(self) -> None:
         assert self.watch().new_warnings(report()) == []

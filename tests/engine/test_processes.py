@@ -65,6 +65,7 @@ def write_rows(folder: Path) -> None:
 
 
 SHARDED = {"shard_weights": True}
+TURNS = {"pair_sampling": "uniform"}
 SLOW = pytest.mark.slow
 
 
@@ -74,18 +75,21 @@ SLOW = pytest.mark.slow
         pytest.param({}, id="copied"),
         pytest.param({"micro_batch_size": 3}, id="copied, micro-batches", marks=SLOW),
         pytest.param({"frozen_steps": 2}, id="unfreezing", marks=SLOW),
+        pytest.param(TURNS, id="turns", marks=SLOW),
+        pytest.param({**TURNS, "micro_batch_size": 3}, id="turns, micro-batches", marks=SLOW),
         pytest.param(SHARDED, id="sharded", marks=SLOW),
         pytest.param({**SHARDED, "micro_batch_size": 3}, id="sharded, micro-batches"),
     ],
 )
 def test_two_processes_train_as_one(
-    settings: dict[str, int], tmp_path: Path, run_script: Callable[..., None]
+    settings: dict[str, Any], tmp_path: Path, run_script: Callable[..., None]
 ) -> None:
     """One process has the whole batch at once, two have their shares, perhaps in micro-batches,
     and perhaps each a part of the weights."""
     write_rows(tmp_path)
     one, two = tmp_path / "one", tmp_path / "two"
-    main(one, frozen_steps=settings.get("frozen_steps", 0))
+    alike = {k: v for k, v in settings.items() if k in ("frozen_steps", "pair_sampling")}
+    main(one, **alike)
     run_script(__file__, str(two), json.dumps(settings), num_processes=2)
 
     expected = torch.load(one / "gradients-0.pt", weights_only=True)

@@ -152,6 +152,14 @@ class TestRun:
             found.append(recall(space, wanted))
         assert found[1] > found[0] + 0.2
 
+    def test_pairs_by_turns_are_reported_at_their_turn(self, tmp_path: Path) -> None:
+        wanted = three_towers(num_steps=110, batch_size=8, log_every=1, pair_sampling=2.0)
+        train(wanted, tmp_path)
+        told = [(list(r["pairs"]), list(r["tower_gradient_norms"])) for r in metrics(tmp_path)]
+        assert {name for (name,), _ in told} == {"toy_signal-toy_words", "toy_echo-toy_words"}
+        assert all("-".join(towers) == name for (name,), towers in told)
+        assert not any(r["warnings"] for r in metrics(tmp_path) if r["step"] < 100)
+
     def test_two_pairs_of_the_same_modalities_are_told_apart(self, tmp_path: Path) -> None:
         table = toy.recipe(num_steps=1, log_every=1)
         table["pairs"].append({**table["pairs"][0], "train": "unseen"})
@@ -314,6 +322,14 @@ class TestFailures:
         rows = {"task": "zero_shot", "modality": "toy_signal", "rows": "rows", "label": "class"}
         table["evaluations"] = [rows]
         with pytest.raises(DataError, match="no column 'class'"):
+            train(parse_recipe(table), tmp_path)
+
+    def test_nothing_to_train_is_said(self, tmp_path: Path) -> None:
+        table = toy.recipe()
+        whole = {"frozen": True, "projection": "identity"}
+        table["towers"] = {"toy_signal": whole, "toy_words": whole}
+        table["pairs"][0]["learn_temperature"] = False
+        with pytest.raises(RecipeError, match="nothing is left to train"):
             train(parse_recipe(table), tmp_path)
 
     def failing(self, monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:

@@ -157,7 +157,7 @@ class TestLoad:
             ("space.dim=100000000000", "'space.dim' is 10+: .*less than or equal to 65536"),
             ("space.matryoshka=[8, 4]", r"matryoshka wants sizes below dim .* got \[8, 4\]"),
             ("space.matryoshka=[4, 128]", r"sizes below dim = 128 in rising order; got \[4, 128\]"),
-            ("space.matryoshka=[0, 4]", "'space.matryoshka.0' is 0: .*greater than or equal to 1"),
+            ("space.matryoshka=[0, 4]", "'space.matryoshka.0' is 0: .*greater than or equal to 2"),
             ("space.matryoshka=4", "'space.matryoshka' is 4: .*valid list"),
             ("pairs.0.weight='2'", "'pairs.0.weight' is '2': .*valid number"),
             ("pairs.0.weight=inf", "'pairs.0.weight' is inf: .*finite"),
