@@ -105,8 +105,10 @@ def test_two_processes_train_as_one(
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-6, rel=1e-6)
         assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-5)
         assert b["unreadable"] == a["unreadable"]
-    assert records[1][-1]["unreadable"] == 1
-    assert len((two / "quarantine.jsonl").read_text().splitlines()) == 1
+    drawn = "pair_sampling" not in settings  # by turns the unreadable row is not drawn in 4 steps
+    assert records[1][-1]["unreadable"] == drawn
+    if drawn:
+        assert len((two / "quarantine.jsonl").read_text().splitlines()) == 1
     weights = [load_file(run / "model.safetensors") for run in (one, two)]
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=1e-6)
 
