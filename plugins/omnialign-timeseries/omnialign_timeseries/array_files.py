@@ -72,7 +72,7 @@ def read_npz(source: Any, data: bytes, max_values: int) -> tuple[Array, Any, Any
         try:
             with archive.open(info) as file:
                 return read_npy(source, file)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, zlib.error) as error:
+        except (zipfile.BadZipFile, RuntimeError, zlib.error) as error:
             raise ReadError(source, f"cannot unpack '{key}': {error}") from error
 
     rate, channels = (member(key) if key in members else None for key in extras)

@@ -6,6 +6,7 @@ Axes: N samples, K windows of a sample, B = N · K of them, T steps in time, C c
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -92,9 +93,9 @@ class SeriesEncoder(Encoder):
         self.collate = pad_and_stack
         self.scale = scale
 
+    @abstractmethod
     def encode(self, values: Tensor) -> Tensor:
         """Channels `(B, 2C, T)` to features `(B, W)`."""
-        raise NotImplementedError
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         values, mask = batch["values"], batch["mask"]
