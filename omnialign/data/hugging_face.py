@@ -31,12 +31,8 @@ class HuggingFace(Source):
         Raises:
             DataError: no such dataset or split.
         """
-        if (path is None) == (repository is None):
-            raise DataError(
-                "source 'datasets' wants either path (local) or repository (of the hub)"
-            )
+        where = place_of(path, repository)
         self._options = path, repository, split, config
-        where = path or repository or ""
         dataset = loaded(where, split, config)
         table = dataset.with_format("arrow")[:]
         self._cells = HuggingFaceCells(table, dataset.features, f"datasets {where}, {split}")
