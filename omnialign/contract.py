@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeVar
@@ -173,6 +174,13 @@ class Blob:
 
     def __str__(self) -> str:
         return self.name
+
+    def held(self) -> Blob:
+        """The same with its bytes in memory, which goes to another process by itself.
+
+        Raises `ReadError`.
+        """
+        return Blob(self.name, partial(bytes, self.read()))
 
 
 class Source(ABC):

@@ -7,7 +7,6 @@ So the order is a function of seed and step here too, and a resumed run skips to
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +98,7 @@ class HuggingFaceStream(Source):
 
 
 def _held(value: Any) -> Any:
-    """A `Blob` that holds its bytes, so that it can go to another process by itself."""
+    """With every `Blob` in memory, so that another process needs no stream."""
     if isinstance(value, list):
         return [_held(entry) for entry in value]
-    return Blob(value.name, partial(bytes, value.read())) if isinstance(value, Blob) else value
+    return value.held() if isinstance(value, Blob) else value

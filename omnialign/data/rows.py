@@ -6,7 +6,8 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,22 @@ Where = Mapping[str, Scalar | list[Scalar]]
 
 @dataclass(frozen=True)
 class Item:
-    """Something to read, and what tells it from other items."""
+    """Something to read, and its name; bytes have none, and are told by what they hold."""
 
     value: Any
-    identity: str
+    name: str | None
+
+    @cached_property
+    def identity(self) -> str:
+        """What equal items share; of bytes that cannot be read, where they lie."""
+        return _content(self.value) if self.name is None else self.name
+
+    def held(self) -> Item:
+        """The same with the bytes of a `Blob` in memory, for who takes identity and value.
+
+        Raises `ReadError`.
+        """
+        return replace(self, value=self.value.held()) if isinstance(self.value, Blob) else self
 
 
 class PairRows:
@@ -122,7 +135,7 @@ class PairRows:
             )
             return Item(root / value, str(root / value)) if is_path else Item(value, value)
         if isinstance(value, Blob | bytes):
-            return Item(value, _content(value))
+            return Item(value, None)
         return Item(value, f"{self.name}:{self._columns[modality]}:{place}")
 
 

@@ -66,8 +66,8 @@ class ReadSide:
         items = self.rows.items(row, modality, content)
         if not items:
             return Unreadable(row, f"row {row}", f"no {modality}")
-        item = items[_drawn(len(items), generator)]
         try:
+            item = items[_drawn(len(items), generator)].held()
             value, segment = self.pipeline.training_input(self._sample(item), generator)
         except ReadError as error:
             return Unreadable(row, error.source, error.reason)

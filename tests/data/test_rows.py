@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from omnialign.contract import Blob
 from omnialign.data.rows import Item, PairRows, identity_number
 from omnialign.errors import DataError
 from omnialign.recipe import Rows, parse_recipe
@@ -127,3 +128,16 @@ def test_identity_numbers(toys: Registry) -> None:
     assert identity_number(one) == identity_number(Item("a dog", "a dog"))
     assert identity_number(one) != identity_number(other)
     assert 0 <= identity_number(Item("\ud800", "\ud800")) < 2**63
+
+
+def test_bytes_in_memory_are_read_once() -> None:
+    reads: list[None] = []
+
+    def read() -> bytes:
+        reads.append(None)
+        return b"a dog"
+
+    item = Item(Blob("shard: 1.bin", read), None).held()
+    assert item.identity == Item(b"a dog", None).identity
+    assert item.value.read() == b"a dog"
+    assert len(reads) == 1
