@@ -89,7 +89,7 @@ def sides(micro_batch: int) -> dict[str, Callable[[], Any]]:
             return info_nce(x, y, SCALE), []
 
     zeros = torch.zeros(NUM_PAIRS, dtype=torch.int64)
-    whole = PairBatch(x, y, zeros, zeros, zeros, zeros, [])
+    whole = PairBatch(x, y, zeros, zeros, [])
     starts = range(0, NUM_PAIRS, micro_batch)
     batches = [[whole.rows(slice(start, start + micro_batch)) for start in starts]]
     towers: Any = Towers()

@@ -41,16 +41,13 @@ class Draw:
 class PairBatch:
     """Collated inputs of both sides, and what could not be read.
 
-    Identities `(n,)` are equal for equal items; segments `(n,)` say which stretch of a long item
-    was drawn.
+    Identities `(n,)` are equal for equal items.
     """
 
     x: Any
     y: Any
     x_ids: Tensor
     y_ids: Tensor
-    x_segments: Tensor
-    y_segments: Tensor
     unreadable: list[Unreadable]
 
     def __len__(self) -> int:
@@ -63,8 +60,6 @@ class PairBatch:
             y=take(self.y, wanted),
             x_ids=self.x_ids[wanted],
             y_ids=self.y_ids[wanted],
-            x_segments=self.x_segments[wanted],
-            y_segments=self.y_segments[wanted],
             unreadable=self.unreadable,
         )
 
@@ -197,8 +192,6 @@ class PairDataset(Dataset[Any]):
             y=y.collate([e.value for e in ys]) if good else None,
             x_ids=torch.tensor([e.identity for e in xs], dtype=torch.int64),
             y_ids=torch.tensor([e.identity for e in ys], dtype=torch.int64),
-            x_segments=torch.tensor([e.segment for e in xs], dtype=torch.int64),
-            y_segments=torch.tensor([e.segment for e in ys], dtype=torch.int64),
             unreadable=[e for e in examples if isinstance(e, Unreadable)],
         )
 

@@ -57,7 +57,6 @@ def same(left: PairBatch, right: PairBatch) -> bool:
         and torch.equal(left.y["values"], right.y["values"])
         and torch.equal(left.x_ids, right.x_ids)
         and torch.equal(left.y_ids, right.y_ids)
-        and torch.equal(left.x_segments, right.x_segments)
     )
 
 
@@ -130,8 +129,9 @@ class TestBatches:
         assert again == [dataset()[Draw(0, e)][1].identity for e in range(12)]  # type: ignore[index]
 
     def test_long_signals_give_one_of_their_windows(self) -> None:
-        segments = torch.cat([batch.x_segments for batch in batches(dataset())])
-        assert segments.unique().tolist() == [0, 1, 2, 3]
+        data = dataset()
+        drawn = [draw for step in range(8) for draw in draws(54, 16, step, seed=5)]
+        assert {data[draw][0].segment for draw in drawn} == {0, 1, 2, 3}  # type: ignore[index]
 
     def test_unreadable_rows_are_set_aside_with_their_reason(self, tmp_path: Path) -> None:
         (tmp_path / "bad.toy").write_text("these are words")

@@ -61,9 +61,8 @@ def batches(sizes: list[int]) -> StepBatches:
             ids = torch.randint(9, (size,), generator=generator)
             words = {"values": ids[:, None] + 1, "mask": torch.ones(size, 1, dtype=torch.bool)}
             signals = torch.randn(size, 12, generator=generator, dtype=torch.float64)
-            zeros = torch.zeros(size, dtype=torch.int64)
             numbers = torch.arange(size) + 100 * len(found[pair])
-            found[pair].append(PairBatch(signals, words, numbers, ids, zeros, zeros, []))
+            found[pair].append(PairBatch(signals, words, numbers, ids, []))
     return found
 
 

@@ -37,10 +37,10 @@ def objective(
 
 def batch(ids: list[int]) -> PairBatch:
     generator = torch.Generator().manual_seed(0)
-    numbers, zeros = torch.tensor(ids), torch.zeros(len(ids), dtype=torch.int64)
+    numbers = torch.tensor(ids)
     words = {"values": numbers[:, None] + 1, "mask": torch.ones(len(ids), 1, dtype=torch.bool)}
     signals = torch.randn(100, 12, generator=generator)[numbers]
-    return PairBatch(signals, words, numbers, numbers, zeros, zeros, [])
+    return PairBatch(signals, words, numbers, numbers, [])
 
 
 @pytest.mark.usefixtures("toys")
