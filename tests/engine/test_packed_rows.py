@@ -4,10 +4,8 @@ The test runs this file as the script of two processes.
 """
 
 import json
-import os
-import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -155,21 +153,13 @@ def test_a_stream_repeats_itself(data: dict[str, dict[str, Any]], tmp_path: Path
     assert_equal_runs(tmp_path / "killed", tmp_path / "whole")
 
 
-def test_two_processes(data: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_two_processes(
+    data: dict[str, dict[str, Any]], tmp_path: Path, run_script: Callable[..., None]
+) -> None:
     """Two processes sum in another order than one, so two are compared with two."""
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu"]
-    launch += ["--num_processes=2", "--num_machines=1", "--mixed_precision=no"]
-    launch += ["--dynamo_backend=no", "--main_process_port=0", __file__]
     for kind, num_workers, killed in (("folder", 0, False), ("tar", 2, True)):
-        done = subprocess.run(
-            [*launch, json.dumps([data[kind], str(tmp_path / kind), num_workers, killed])],
-            capture_output=True,
-            text=True,
-            timeout=140,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        )
-        assert done.returncode == 0, done.stderr[:6000]
+        given = [data[kind], str(tmp_path / kind), num_workers, killed]
+        run_script(__file__, json.dumps(given), num_processes=2)
     assert_equal_runs(tmp_path / "tar", tmp_path / "folder")
 
 
