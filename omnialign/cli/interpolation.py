@@ -43,20 +43,25 @@ def interpolate(
         raise oa.OmniAlignError("interpolate wants --output MODEL, or --evaluate RUN")
     if output is not None and len(alphas) > 1:
         raise oa.OmniAlignError(f"--output takes the model of one --alpha; got {len(alphas)}")
+    if output is not None and (output / "config.json").exists():
+        raise oa.OmniAlignError(f"--output {output} holds a model already; choose another")
     spaces = oa.load(before), oa.load(after)
-    measured: list[dict[str, Any]] = []
+    measured: list[dict[str, float]] = []
     for share in alphas:
         mixed = oa.interpolate(*spaces, share)
         if evaluate:
-            measured.append({"alpha": share, **_measured(mixed, evaluate)})
+            measured.append(_measured(mixed, evaluate))
         if output is not None:
             _save(mixed, output)
     if json:
-        print_json({"output": str(output) if output else None, "measured": measured})
+        told = [{"alpha": a, **m} for a, m in zip(alphas, measured, strict=False)]
+        print_json({"output": str(output) if output else None, "measured": told})
         return
     if measured:
-        rows = [[f"{m['alpha']:g}", *map(percent, list(m.values())[1:])] for m in measured]
-        table("", ["alpha", *list(measured[0])[1:]], rows)
+        rows = [
+            [f"{a:g}", *map(percent, m.values())] for a, m in zip(alphas, measured, strict=True)
+        ]
+        table("", ["alpha", *measured[0]], rows)
     if output is not None:
         note(f"The model is in {output}.")
 
@@ -66,8 +71,6 @@ def _save(space: Any, folder: Path) -> None:
 
     from omnialign.errors import OmniAlignError
 
-    if (folder / "config.json").exists():
-        raise OmniAlignError(f"--output {folder} holds a model already; choose another")
     try:
         space.save(folder)
     except (OSError, SafetensorError) as error:
