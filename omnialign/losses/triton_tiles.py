@@ -55,11 +55,13 @@ BLOCKS = {
 
 def usable(x: Tensor) -> bool:
     """Whether the kernels serve: 16 or 32 bits, on a CUDA device or in Triton's interpreter."""
-    if x.dtype == torch.float64 or find_spec("triton") is None:
+    if x.dtype == torch.float64:
         return False
     if x.is_cuda:
-        return torch.cuda.get_device_capability(x.device) >= (8, 0)
-    return os.environ.get("TRITON_INTERPRET") == "1"
+        serves = torch.cuda.get_device_capability(x.device) >= (8, 0)
+    else:
+        serves = os.environ.get("TRITON_INTERPRET") == "1"
+    return serves and find_spec("triton") is not None
 
 
 def log_sums(
