@@ -18,6 +18,7 @@ from omnialign.data.pipeline import Pipeline
 from omnialign.data.rows import PairRows
 from omnialign.engine.gradient_cache import in_parts
 from omnialign.engine.objective import StepBatches
+from omnialign.engine.sharding import shards
 from omnialign.engine.turns import turns
 from omnialign.errors import DataError, RecipeError
 from omnialign.recipe import Recipe
@@ -117,7 +118,7 @@ class Batches:
                 f"{self.quarantine.path}"
             )
         self.num_samples += sampler.batch_size
-        if self._recipe.train.shard_weights and processes > 1:
+        if shards(self._recipe.train, processes):
             return in_parts(kept, len(batch))  # all gather the same weights equally often
         return kept
 

@@ -55,11 +55,12 @@ def restore(
     ordered = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for i, parameter in enumerate(ordered):
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            value = tensors.get(f"optimizer.{key}.{names[parameter]}")
-            if value is not None:
-                like = sharded_like(parameter, value) if value.ndim == parameter.ndim else value
-                state.setdefault(i, {})[key] = value if key == "step" else like
+        steps = tensors.get(f"optimizer.step.{names[parameter]}")
+        if steps is not None:  # else it has never had a gradient
+            state[i] = {"step": steps}
+            for key in ("exp_avg", "exp_avg_sq"):
+                value = tensors[f"optimizer.{key}.{names[parameter]}"]
+                state[i][key] = sharded_like(parameter, value)
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 

@@ -83,7 +83,7 @@ def _holds_weights(layer: nn.Module) -> bool:
 
 
 def _some(names: Any) -> str:
-    found = list(names)
+    found = [name for name in names if name]
     return ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
 
 

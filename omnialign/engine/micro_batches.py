@@ -15,6 +15,7 @@ from omnialign.engine.gradient_cache import GradientCache, average_gradients, sp
 from omnialign.engine.memory import free_bytes, is_out_of_memory
 from omnialign.engine.objective import Objective, PairMetrics, Place, StepBatches, StepKey
 from omnialign.engine.run_folder import RunFolder
+from omnialign.engine.sharding import shards
 from omnialign.errors import TrainingError
 from omnialign.recipe import Train
 
@@ -39,14 +40,14 @@ class MicroBatches:
         self._objective = objective
         self._folder = folder
         self._accelerator = accelerator
-        self._sharded = train.shard_weights and accelerator.num_processes > 1
-        self._may_halve = train.micro_batch_size == "auto" and not self._sharded
+        sharded = shards(train, accelerator.num_processes)
+        self._may_halve = train.micro_batch_size == "auto" and not sharded
         device = accelerator.device
         sharing = accelerator.num_processes if device.type == "cpu" else 1
         budget = SHARE_OF_FREE * free_bytes(device) / sharing
         kept = train.kept_graphs_mib
         self.graph_bytes = int(budget * 3 / 4) if kept == "auto" else kept * 2**20
-        if self._sharded:  # what is kept differs by process, and all gather the same weights
+        if sharded:  # what is kept differs by process, and all gather the same weights
             self.graph_bytes = 0
         self._cache = GradientCache(objective, self.graph_bytes)
         wanted = train.micro_batch_size

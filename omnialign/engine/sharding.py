@@ -15,7 +15,13 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from omnialign.recipe import Train
 from omnialign.tower import Tower
+
+
+def shards(train: Train, num_processes: int) -> bool:
+    """Whether a run spreads its encoders; one process alone has all of them."""
+    return train.shard_weights and num_processes > 1
 
 
 def shard(towers: Iterable[Tower], device: torch.device, num_processes: int) -> None:

@@ -31,7 +31,7 @@ from omnialign.engine.micro_batches import MicroBatches
 from omnialign.engine.objective import Objective, PairMetrics, StepBatches, StepKey
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate, rate_scales
 from omnialign.engine.run_folder import RunFolder, damaged
-from omnialign.engine.sharding import clip_gradients, shard, whole
+from omnialign.engine.sharding import clip_gradients, shard, shards, whole
 from omnialign.errors import RecipeError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
@@ -95,7 +95,7 @@ class _Run:
                 )
             ],
         )
-        self.sharded = recipe.train.shard_weights and self.accelerator.num_processes > 1
+        self.sharded = shards(recipe.train, self.accelerator.num_processes)
         self.device = self.accelerator.device
         if self.accelerator.is_main_process:
             self.folder.start(recipe, resume)
@@ -176,9 +176,11 @@ class _Run:
             raise damaged(self.folder.checkpoint(self.first_step), error) from error
 
     def _save_checkpoint(self, step: int) -> None:
-        tensors = state_tensors(self.objective, self.optimizer, self.average)
+        main, tensors = self.accelerator.is_main_process, dict[str, Tensor]()
+        if main or self.sharded:  # whose parts all processes have to give
+            tensors = state_tensors(self.objective, self.optimizer, self.average)
         failure: list[TrainingError | None] = [None]
-        if self.accelerator.is_main_process:
+        if main:
             counts = {"skipped": self.skipped, "warned_of": sorted(self.watch.said)}
             try:
                 self.folder.save_checkpoint(
@@ -237,9 +239,9 @@ class _Run:
     ) -> tuple[Tensor, list[PairMetrics]]:
         """Loss and metrics; leaves gradients."""
         self.optimizer.zero_grad()
-        if self.whole_batch is None:
-            return self.micro_batches(batches, key, measure)
         try:
+            if self.whole_batch is None:
+                return self.micro_batches(batches, key, measure)
             loss, metrics = self.whole_batch(batches, key, measure)
             loss.backward()
         except (RuntimeError, MemoryError) as error:
@@ -261,21 +263,20 @@ class _Run:
         metrics: Sequence[PairMetrics],
         by_tower: dict[str, float],
     ) -> None:
-        named = [(i, name, value) for i, m in enumerate(metrics) for name, value in m.items()]
-        values = torch.stack([loss, *(value.float() for _, _, value in named)])
+        values = torch.stack([loss, *(value.float() for m in metrics for value in m.values())])
         values = self.accelerator.reduce(values, "mean").tolist()  # type: ignore[union-attr]
         if not self.accelerator.is_main_process:
             return
         train = self.recipe.train
-        seconds_a_step = (time.perf_counter() - self.started) / (step - self.first_step)
+        seconds = time.perf_counter() - self.started
         report = StepReport(
             step=step,
             num_steps=train.num_steps,
-            loss=values[0],
+            loss=values.pop(0),
             learning_rate=learning_rate(train, step - 1),
             gradient_norm=norm,
-            samples_per_second=self.batches.num_samples / (time.perf_counter() - self.started),
-            seconds_left=(train.num_steps - step) * seconds_a_step,
+            samples_per_second=self.batches.num_samples / seconds,
+            seconds_left=(train.num_steps - step) * seconds / (step - self.first_step),
             unreadable=len(self.batches.quarantine),
             skipped=self.skipped,
             tower_gradient_norms=by_tower,
@@ -285,19 +286,12 @@ class _Run:
                 if (padding := self.space.tower(modality).padding).real
             },
         )
-        for i, name in enumerate(pair_names(self.recipe)):
-            if not metrics[i]:  # it was not its turn
-                continue
-            pair = self.recipe.pairs[i]
-            scale = self.space.log_scales.of(*pair.modalities)
-            report.pairs[name] = {
-                "temperature": math.exp(-scale.item()),
-                **{
-                    key: value
-                    for (k, key, _), value in zip(named, values[1:], strict=True)
-                    if k == i
-                },
-            }
+        told = zip(pair_names(self.recipe), self.recipe.pairs, metrics, strict=True)
+        for name, pair, measured in told:
+            if measured:  # else it was not its turn
+                scale = self.space.log_scales.of(*pair.modalities).item()
+                means = {key: values.pop(0) for key in measured}
+                report.pairs[name] = {"temperature": math.exp(-scale), **means}
         report.warnings = self.watch.new_warnings(report)
         self.folder.append_metrics(asdict(report))
         self.accelerator.log(report.scalars(), step=step)
