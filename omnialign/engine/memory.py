@@ -1,7 +1,8 @@
-"""How much memory a graph holds, how much there is, and whether it ran out."""
+"""How much memory a graph holds, how much there is, what becomes of it, and whether it ran out."""
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -16,6 +17,9 @@ from torch import Tensor, nn
 from omnialign.engine.sharding import is_sharded
 
 CGROUP = Path("/sys/fs/cgroup")
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+"""Of glibc's `mallopt`, in bytes: how much freed memory at the end of the heap is given back, and
+from what size on a block is mapped by itself and given back as soon as it is freed."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -31,6 +35,28 @@ def _left_in_container() -> int:
         return max(0, limit - int((CGROUP / "memory.current").read_text()))
     except (OSError, ValueError):
         return sys.maxsize
+
+
+@contextmanager
+def freed_memory_kept() -> Generator[None]:
+    """Lets a Linux process keep the memory that it frees for what comes next, until the end.
+
+    A training step asks for the same blocks as the step before. Where each was given back, the
+    system maps it anew and fills it with zeros, page by page.
+    """
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "malloc_trim"):  # not glibc
+        yield
+        return
+    assert libc is not None
+    libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+    libc.mallopt(MMAP_THRESHOLD, 2**30)
+    try:
+        yield
+    finally:  # as glibc itself sets them once it has seen large blocks
+        libc.mallopt(TRIM_THRESHOLD, 2**26)
+        libc.mallopt(MMAP_THRESHOLD, 2**25)
+        libc.malloc_trim(0)
 
 
 @dataclass

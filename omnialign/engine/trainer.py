@@ -26,7 +26,7 @@ from omnialign.engine.diagnostics import StepReport, Watch, gradient_norms, pair
 from omnialign.engine.frozen import FeatureListener, frozen_modalities, store_frozen_features
 from omnialign.engine.gradient_cache import average_gradients
 from omnialign.engine.lora import Adapters
-from omnialign.engine.memory import is_out_of_memory
+from omnialign.engine.memory import freed_memory_kept, is_out_of_memory
 from omnialign.engine.micro_batches import MicroBatches
 from omnialign.engine.objective import Objective, PairMetrics, StepBatches, StepKey
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate, rate_scales
@@ -66,7 +66,8 @@ def train(
         TrainingError: the folder holds another run, memory runs out, or gradients are no longer
             finite.
     """
-    return _Run(recipe, Path(output), resume, listener, feature_listener)()
+    with freed_memory_kept():
+        return _Run(recipe, Path(output), resume, listener, feature_listener)()
 
 
 class _Run:

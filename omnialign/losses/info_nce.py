@@ -8,6 +8,7 @@ Axes: n pairs here, N pairs of all processes, m hard negatives, M = N + m column
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -19,10 +20,12 @@ from omnialign.losses import triton_tiles
 from omnialign.losses.pairing import Duplicates, Options, Pairing, pair_up, scalar
 from omnialign.losses.tiles import Tile, derivative_by_scale, tiles
 
+LOG2_E = math.log2(math.e)
+"""Exponentials are taken of base 2, which torch has in a third of the time on a CPU."""
 LEAST_SUM = 1e-28
 """Of a column's exponentials relative to the tile's largest; below, float32 has lost terms."""
-MOST_SPREAD = 60.0
-"""Of log-sums in a tile, for one exponential to serve rows and columns."""
+MOST_SPREAD = 86.0
+"""Of binary log-sums in a tile, for one exponential to serve rows and columns."""
 
 
 def info_nce(
@@ -142,27 +145,27 @@ def _log_sums(
     due_total = pairing.weights.new_zeros(())
     lowest = torch.finfo(row_logs.dtype).min
     for r, c in tiles(len(x), N, len(keys)):
-        S = tile.similarities(x[r], keys[c], scale)
+        S = tile.similarities(x[r], keys[c], scale * LOG2_E)
         excluded, due = pairing.tile(r, c)
         if due is not None:
             due_total += torch.einsum("nm,nm->", S, due)
         if excluded is not None:
             S.masked_fill_(excluded, -torch.inf)
         row_tops = S.amax(1).clamp_(min=lowest)
-        S.sub_(row_tops[:, None]).exp_()
-        row_logs[r] = torch.logaddexp(row_logs[r], S.sum(1).log_().add_(row_tops))
+        S.sub_(row_tops[:, None]).exp2_()
+        row_logs[r] = torch.logaddexp2(row_logs[r], S.sum(1).log2_().add_(row_tops))
         if c.start >= N:
             continue
         tile_top = row_tops.max()
-        sums = torch.mv(S.T, (row_tops - tile_top).exp_())
-        logs = sums.log().add_(tile_top)
+        sums = torch.mv(S.T, (row_tops - tile_top).exp2_())
+        logs = sums.log2().add_(tile_top)
         if bool((sums < LEAST_SUM).any()):
             again = tile.similarities(x[r], keys[c], scale)
             if excluded is not None:
                 again.masked_fill_(excluded, -torch.inf)
-            logs = again.logsumexp(0)
-        column_logs[c] = torch.logaddexp(column_logs[c], logs)
-    return row_logs, column_logs, due_total
+            logs = again.logsumexp(0).mul_(LOG2_E)
+        column_logs[c] = torch.logaddexp2(column_logs[c], logs)
+    return row_logs.div_(LOG2_E), column_logs.div_(LOG2_E), due_total / LOG2_E
 
 
 def _gradients(
@@ -187,30 +190,31 @@ def _gradients(
     N = pairing.num_partners
     tile = Tile(x)
     weights = pairing.weights[pairing.own]
+    row_logs, column_logs = row_logs * LOG2_E, column_logs * LOG2_E
     d_x = weights.new_zeros(x.shape) if wants_x else None
     d_keys = weights.new_zeros(keys.shape) if wants_keys else None
     for r, c in tiles(len(x), N, len(keys)):
-        S = tile.similarities(x[r], keys[c], scale)
+        S = tile.similarities(x[r], keys[c], scale * LOG2_E)
         excluded, due = pairing.tile(r, c)
         if excluded is not None:
             S.masked_fill_(excluded, -torch.inf)
+        of_rows = row_logs[r, None]
         if c.start >= N:
-            S.sub_(row_logs[r, None]).exp_().mul_(weights[r, None])
+            S.sub_(of_rows).exp2_().mul_(weights[r, None])
         else:
-            tile_top = row_logs[r].max()
+            of_columns = column_logs[c]
+            top = of_rows.max()
             factors = tile.beside(S)
-            if bool(tile_top - column_logs[c].min() < MOST_SPREAD):
-                of_columns = (tile_top - column_logs[c]).exp_().mul_(pairing.weights[c])
-                torch.addcmul(
-                    weights[r, None],
-                    (row_logs[r] - tile_top).exp_()[:, None],
-                    of_columns,
+            if bool(top - torch.minimum(of_rows.min(), of_columns.min()) < MOST_SPREAD):
+                torch.add(
+                    (top - of_rows).exp2_().mul_(weights[r, None]),
+                    (top - of_columns).exp2_().mul_(pairing.weights[c]),
                     out=factors,
                 )
-                S.sub_(row_logs[r, None]).exp_().mul_(factors)
+                S.sub_(top).exp2_().mul_(factors)
             else:
-                torch.sub(S, column_logs[c], out=factors).exp_().mul_(pairing.weights[c])
-                S.sub_(row_logs[r, None]).exp_().mul_(weights[r, None]).add_(factors)
+                torch.sub(S, of_columns, out=factors).exp2_().mul_(pairing.weights[c])
+                S.sub_(of_rows).exp2_().mul_(weights[r, None]).add_(factors)
         if due is not None:
             S.sub_(due)
         tile.accumulate(S, r, c, x, keys, d_x, d_keys)
