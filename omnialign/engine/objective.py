@@ -21,9 +21,6 @@ from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace
 from omnialign.tower import prefix
 
-FIRST_BIAS = -10.0
-"""Of the sigmoid loss, which begins by taking no entry for a pair (Zhai et al. 2023)."""
-
 PairMetrics = dict[str, Tensor]
 """What a step says of one pair, by name: detached scalars."""
 StepKey = tuple[int, int, int]
@@ -65,13 +62,6 @@ class Objective(nn.Module):
         self._bf16 = bf16
         self._pairs = list(recipe.pairs)
         self.group = group
-        self.biases = nn.ParameterDict(
-            {
-                str(i): nn.Parameter(torch.tensor(FIRST_BIAS))
-                for i, pair in enumerate(self._pairs)
-                if pair.loss == "sigmoid"
-            }
-        )
         for pair in self._pairs:
             if not pair.learn_temperature:
                 space.log_scales.of(*pair.modalities).requires_grad_(False)
@@ -166,6 +156,7 @@ class Objective(nn.Module):
                 for ids in ([b.x_ids for b in batch], [b.y_ids for b in batch])
             )
             scale = self.space.logit_scale(*pair.modalities)
+            bias = self.space.logit_bias(*pair.modalities)
             options: dict[str, Any] = {
                 "x_ids": x_ids,
                 "y_ids": y_ids,
@@ -177,7 +168,8 @@ class Objective(nn.Module):
             for size in (*self.space.matryoshka, self.space.trained_dim):
                 a, b = prefix(x, size), prefix(y, size)
                 if pair.loss == "sigmoid":
-                    losses.append(sigmoid(a, b, scale, self.biases[str(i)], **options))
+                    assert bias is not None
+                    losses.append(sigmoid(a, b, scale, bias, **options))
                 else:
                     losses.append(info_nce(a, b, scale, **options))
             loss = torch.stack(losses).mean()

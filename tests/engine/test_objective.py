@@ -70,7 +70,8 @@ class TestObjective:
             expected = info_nce(x, y, 10.0, **options)
         torch.testing.assert_close(total, 3 * expected)
         total.backward()
-        assert [bias.grad is not None for bias in made.biases.values()] == [True] * ("loss" in pair)
+        biases = made.space.logit_biases.values()
+        assert [bias.grad is not None for bias in biases] == [True] * ("loss" in pair)
 
     def test_a_fixed_temperature_stays(self) -> None:
         made = objective({"learn_temperature": False, "temperature": 2.0})
