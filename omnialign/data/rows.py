@@ -19,6 +19,8 @@ from omnialign.registry import Registry, registry
 
 DEFAULT_COLUMN = "file_name"
 """Where a modality's files are when no column bears its name (the Hugging Face convention)."""
+MAX_WEIGHT = 1e30
+"""Of a row: float32 holds the sum of many."""
 
 Where = Mapping[str, Scalar | list[Scalar]]
 
@@ -54,8 +56,8 @@ class PairRows:
         weights: the column with each row's share in a mean; by default all weigh 1.
 
     Raises:
-        DataError: a column is missing, no row is left, or a row's weight is no finite number of at
-            least 0; the rows of a stream are looked at when they are read.
+        DataError: a column is missing, no row is left, or a row's weight is no number from 0 to
+            `MAX_WEIGHT`; the rows of a stream are looked at when they are read.
     """
 
     def __init__(
@@ -146,13 +148,13 @@ class PairRows:
         found = (self.row(index) if row is None else row).get(self._weights)
         try:
             weight = math.nan if isinstance(found, bool) else float(found)  # type: ignore[arg-type]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             weight = math.nan
-        if not 0 <= weight < math.inf:
+        if not 0 <= weight <= MAX_WEIGHT:
             raise DataError(
                 f"data '{self.name}', row {self._indices[index]}: {self._weights} is {found!r}, "
-                "and a weight is a finite number of at least 0; correct it there, or leave the row "
-                "out"
+                f"and a weight is a number from 0 to {MAX_WEIGHT:g}; correct it there, or leave "
+                "the row out"
             )
         return weight
 
