@@ -57,7 +57,7 @@ def sides(micro_batch: int) -> dict[str, Callable[[], Any]]:
     """One forward and backward each, from the same weights and tokens."""
     import torch
 
-    from omnialign.data.loader import PairBatch
+    from omnialign.data.loader import PairBatch, SideBatch
     from omnialign.engine.gradient_cache import GradientCache
     from omnialign.engine.objective import places
     from omnialign.losses import info_nce
@@ -80,7 +80,7 @@ def sides(micro_batch: int) -> dict[str, Callable[[], Any]]:
         def embed(self, batches: Any, place: Any, key: Any) -> Any:
             torch.manual_seed(hash((*key, *place)) % 2**31)
             micro = batches[place.pair][place.micro_batch]
-            ids = (micro.x, micro.y)[place.side]
+            ids = micro.sides[place.side].inputs
             return embed(self.model, ids, torch.ones_like(ids))
 
         def loss(self, vectors: Any, batches: Any, measure: bool) -> Any:
@@ -92,7 +92,7 @@ def sides(micro_batch: int) -> dict[str, Callable[[], Any]]:
             return info_nce(x, y, SCALE), []
 
     zeros = torch.zeros(NUM_PAIRS, dtype=torch.int64)
-    whole = PairBatch(x, y, zeros, zeros, [])
+    whole = PairBatch([SideBatch(x, zeros), SideBatch(y, zeros)], None, [])
     starts = range(0, NUM_PAIRS, micro_batch)
     batches = [[whole.rows(slice(start, start + micro_batch)) for start in starts]]
     towers: Any = Towers()

@@ -41,6 +41,7 @@ class _Config(pydantic.BaseModel):
     plugins: dict[str, str]
     shared_temperature: bool = False
     matryoshka: list[int] = []
+    biased_pairs: list[tuple[str, str]] = []
     truncated_to: int | None = None
 
 
@@ -166,6 +167,7 @@ def _rebuild(folder: Path, config: _Config) -> SharedSpace:
         dict.fromkeys(config.pairs, 0.07),
         shared_temperature=config.shared_temperature,
         matryoshka=config.matryoshka,
+        biased_pairs=config.biased_pairs,
     )
     if config.truncated_to is not None:
         space.truncate(config.truncated_to)

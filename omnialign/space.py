@@ -19,7 +19,7 @@ from omnialign.errors import ModalityError, ModelError, OmniAlignError, ReadErro
 from omnialign.gallery import Gallery, Hit
 from omnialign.recipe import Recipe
 from omnialign.registry import registry
-from omnialign.temperature import LogScales
+from omnialign.temperature import LogitBiases, LogScales
 from omnialign.tower import Tower, prefix
 
 Items = Sequence[Any]
@@ -35,6 +35,7 @@ class SharedSpace(nn.Module):
         pairs: the pairs of modalities that are (to be) aligned, with the initial temperature.
         shared_temperature: whether all pairs have one temperature, or one each.
         matryoshka: the sizes besides `dim` whose prefixes are trained.
+        biased_pairs: those of the pairs whose logits have a bias, as the sigmoid loss learns it.
     """
 
     def __init__(
@@ -45,13 +46,16 @@ class SharedSpace(nn.Module):
         *,
         shared_temperature: bool = False,
         matryoshka: Sequence[int] = (),
+        biased_pairs: Sequence[tuple[str, str]] = (),
     ) -> None:
         super().__init__()
         self.towers = nn.ModuleDict(towers)
         self.dim = self.trained_dim = dim
         self.pairs = list(pairs)
         self.matryoshka = list(matryoshka)
+        self.biased_pairs = list(dict.fromkeys(biased_pairs))
         self.log_scales = LogScales(pairs, shared_temperature)
+        self.logit_biases = LogitBiases(biased_pairs)
 
     @property
     def modalities(self) -> list[str]:
@@ -87,6 +91,10 @@ class SharedSpace(nn.Module):
     def logit_scale(self, x: str, y: str) -> Tensor:
         """The inverse temperature of a pair; of one never trained, the mean over those trained."""
         return self.log_scales.of(x, y).exp()
+
+    def logit_bias(self, x: str, y: str) -> Tensor | None:
+        """What a pair's sigmoid loss adds to logits; None of a pair without that loss."""
+        return self.logit_biases.of(x, y)
 
     def embed(
         self,
@@ -321,6 +329,8 @@ class SharedSpace(nn.Module):
             found["shared_temperature"] = True
         if self.matryoshka:
             found["matryoshka"] = self.matryoshka
+        if self.biased_pairs:
+            found["biased_pairs"] = [list(pair) for pair in self.biased_pairs]
         if self.dim < self.trained_dim:
             found["truncated_to"] = self.dim
         return found
@@ -365,6 +375,7 @@ def build(recipe: Recipe) -> SharedSpace:
         {pair.modalities: pair.temperature for pair in recipe.pairs},
         shared_temperature=recipe.space.shared_temperature,
         matryoshka=recipe.space.matryoshka,
+        biased_pairs=[pair.modalities for pair in recipe.pairs if pair.loss == "sigmoid"],
     )
 
 

@@ -1,14 +1,17 @@
-"""Temperatures: one a pair, or one that all pairs share."""
+"""Temperatures, one a pair or one that all pairs share; and biases of pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 SHARED = "shared"
 """The key of the one temperature; that of a pair's own has a hyphen."""
+FIRST_BIAS = -10.0
+"""Of the sigmoid loss, which begins by taking no entry for a pair (Zhai et al. 2023,
+arXiv:2303.15343)."""
 
 
 def pair_key(x: str, y: str) -> str:
@@ -40,3 +43,14 @@ class LogScales(nn.ParameterDict):
         """Of a pair; of one never trained, the mean over those trained."""
         key = SHARED if self.is_shared else pair_key(x, y)
         return self[key] if key in self else torch.stack(list(self.values())).mean()
+
+
+class LogitBiases(nn.ParameterDict):
+    """What is added to the logits of each of `pairs`."""
+
+    def __init__(self, pairs: Iterable[tuple[str, str]]) -> None:
+        super().__init__({pair_key(*pair): torch.tensor(FIRST_BIAS) for pair in pairs})
+
+    def of(self, x: str, y: str) -> Tensor | None:
+        """Of a pair; None where it has none."""
+        return self.get(pair_key(x, y))

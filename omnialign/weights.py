@@ -21,7 +21,7 @@ def take_weights(
     name: str | Path,
     fixed: Iterable[tuple[str, str]] = (),
 ) -> None:
-    """Gives the towers and temperatures that both have the values of `source`.
+    """Gives the towers, temperatures and biases that both have the values of `source`.
 
     Temperatures of pairs in `fixed` stay.
 
@@ -46,6 +46,9 @@ def take_weights(
     for pair, scale in source.log_scales.items():
         if pair in space.log_scales and pair not in stay:
             space.log_scales[pair].copy_(scale)
+    for pair, bias in source.logit_biases.items():
+        if pair in space.logit_biases:
+            space.logit_biases[pair].copy_(bias)
 
 
 @torch.no_grad()

@@ -91,6 +91,32 @@ class TestSizes:
             load(folder, dim=8)
 
 
+def test_biases_are_part_of_the_model(space: SharedSpace, folder: Path, tmp_path: Path) -> None:
+    """Of a model without any, nothing is written, so folders from before they were saved load."""
+    assert "biased_pairs" not in json.loads((folder / "config.json").read_text())
+    assert not [n for n in load_file(folder / "model.safetensors") if n.startswith("logit_biases")]
+    assert space.logit_bias("toy_signal", "toy_words") is None
+    table = toy.recipe()
+    table["space"]["shared_temperature"] = True
+    table["pairs"][0]["loss"] = "sigmoid"
+    table["pairs"] += [
+        {**table["pairs"][0], "modalities": ["toy_words", "toy_signal"]},
+        {**table["pairs"][0], "modalities": ["toy_echo", "toy_words"], "loss": "info_nce"},
+    ]
+    made = build(parse_recipe(table))
+    (bias,) = made.logit_biases.values()
+    with torch.no_grad():
+        bias.fill_(-3.0)
+    made.save(tmp_path / "biased")
+    again = load(tmp_path / "biased")
+    found = again.logit_bias("toy_words", "toy_signal")
+    assert found is not None
+    assert found.item() == -3
+    assert again.logit_bias("toy_echo", "toy_words") is None
+    assert again.config() == made.config()
+    assert again.fingerprint() == made.fingerprint()
+
+
 def test_the_folder_holds_no_more_than_it_must(folder: Path) -> None:
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert files == ["config.json", "model.safetensors"]

@@ -1,9 +1,9 @@
-"""Temperatures of pairs: their own, or one for all."""
+"""Temperatures of pairs, their own or one for all, and biases."""
 
 import pytest
 import torch
 
-from omnialign.temperature import LogScales, pair_key
+from omnialign.temperature import LogitBiases, LogScales, pair_key
 
 PAIRS = {("image", "text"): 0.1, ("text", "audio"): 0.4}
 
@@ -26,3 +26,11 @@ def test_all_pairs_may_share_one() -> None:
         assert torch.equal(scales.of(*pair), only)
     assert scales.of("text", "image") is only
     assert only.exp().item() == pytest.approx(5)
+
+
+def test_a_bias_belongs_to_two_modalities() -> None:
+    biases = LogitBiases([("text", "image"), ("image", "text")])
+    (only,) = biases.parameters()
+    assert biases.of("image", "text") is only
+    assert only.item() == -10
+    assert biases.of("audio", "text") is None

@@ -17,8 +17,11 @@ from omnialign.weights import interpolate, take_weights
 pytestmark = pytest.mark.usefixtures("toys")
 
 
-def space(seed: int = 0, towers: Any = None, dim: int = 16, echo: bool = False) -> SharedSpace:
+def space(
+    seed: int = 0, towers: Any = None, dim: int = 16, echo: bool = False, loss: str = "info_nce"
+) -> SharedSpace:
     table = {**toy.recipe(), "towers": towers or {}, "space": {"dim": dim}}
+    table["pairs"][0]["loss"] = loss
     if echo:
         table["pairs"].append({"modalities": ["toy_echo", "toy_words"], "train": "rows"})
     torch.manual_seed(seed)
@@ -34,6 +37,16 @@ class TestInterpolate:
         for name, value in before.state_dict().items():
             exact = 0.75 * value.double() + 0.25 * after.state_dict()[name].double()
             assert middle[name].equal(exact.float())
+
+    def test_biases_are_weights(self) -> None:
+        before, after = space(loss="sigmoid"), space(loss="sigmoid")
+        with torch.no_grad():
+            after.logit_biases["toy_signal-toy_words"].fill_(-2.0)
+        bias = interpolate(before, after, 0.75).logit_bias("toy_signal", "toy_words")
+        assert bias is not None
+        assert bias.item() == -4
+        with pytest.raises(ModelError, match=r"logit_biases\.\S+ is missing in the first model"):
+            interpolate(space(), after, 0.5)
 
     def test_the_models_themselves_stay(self) -> None:
         before, after = space(0), space(1)
@@ -77,16 +90,25 @@ class TestInterpolate:
 
 
 class TestTakeWeights:
-    def test_shared_towers_and_temperatures_are_taken(self) -> None:
-        source, target = space(1), space(0, echo=True)
+    def test_shared_towers_temperatures_and_biases_are_taken(self) -> None:
+        source, target = space(1, loss="sigmoid"), space(0, echo=True, loss="sigmoid")
         fresh = target.tower("toy_echo").state_dict()
         fresh = {name: value.clone() for name, value in fresh.items()}
         with torch.no_grad():
             source.log_scales["toy_signal-toy_words"].fill_(3.0)
+            source.logit_biases["toy_signal-toy_words"].fill_(-4.0)
         take_weights(target, source, "runs/x")
         for name, value in source.state_dict().items():
             assert target.state_dict()[name].equal(value)
         assert all(target.tower("toy_echo").state_dict()[n].equal(v) for n, v in fresh.items())
+
+    def test_a_bias_that_only_one_has_stays(self) -> None:
+        target = space(loss="sigmoid")
+        take_weights(target, space(1), "runs/x")
+        bias = target.logit_bias("toy_signal", "toy_words")
+        assert bias is not None
+        assert bias.item() == -10
+        take_weights(space(), space(1, loss="sigmoid"), "runs/x")
 
     def test_a_tower_of_another_kind_is_refused(self) -> None:
         other = space(towers={"toy_signal": {"encoder": {"name": "mlp", "width": 8}}})

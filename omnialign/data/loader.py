@@ -37,31 +37,49 @@ class Draw:
     """Of a stream's row, which only the main process reads."""
 
 
-@dataclass
-class PairBatch:
-    """Collated inputs of both sides, and what could not be read.
+@dataclass(frozen=True)
+class PairExample:
+    """What a row gives: an example of x, of y and, where the pair has them, of a hard negative.
 
-    Identities `(n,)` are equal for equal items.
+    A row may have no hard negative, or one that cannot be read; that costs it nothing else.
     """
 
-    x: Any
-    y: Any
-    x_ids: Tensor
-    y_ids: Tensor
+    sides: list[Example | Unreadable | None]
+    weight: float
+
+
+@dataclass
+class SideBatch:
+    """Collated inputs of one side, and identities `(n,)` that are equal for equal items."""
+
+    inputs: Any
+    ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def rows(self, wanted: slice) -> SideBatch:
+        return SideBatch(take(self.inputs, wanted) if len(self) else None, self.ids[wanted])
+
+
+@dataclass
+class PairBatch:
+    """The sides of n pairs: x, y and perhaps at most n hard negatives; what could not be read.
+
+    `weights` `(n,)` are None where all pairs count the same.
+    """
+
+    sides: list[SideBatch]
+    weights: Tensor | None
     unreadable: list[Unreadable]
 
     def __len__(self) -> int:
-        return len(self.x_ids)
+        return len(self.sides[0])
 
     def rows(self, wanted: slice) -> PairBatch:
-        """Some of its pairs, collated as they are."""
-        return PairBatch(
-            x=take(self.x, wanted),
-            y=take(self.y, wanted),
-            x_ids=self.x_ids[wanted],
-            y_ids=self.y_ids[wanted],
-            unreadable=self.unreadable,
-        )
+        """Some of its pairs, collated as they are, and as many of its hard negatives."""
+        weights = None if self.weights is None else self.weights[wanted]
+        return PairBatch([side.rows(wanted) for side in self.sides], weights, self.unreadable)
 
 
 def take(batch: Any, rows: Any) -> Any:
@@ -138,6 +156,8 @@ class StepSampler(Sampler[list[Draw]]):
             own = [batch[place] for place in self._share]
             if self._stream:
                 own = [replace(draw, content=self._stream.row(draw.row)) for draw in own]
+                for draw in own:  # here, where an error goes to the user as it is
+                    self._stream.weight(draw.row, draw.content)
             yield from self._cut(own)
 
     def _cut(self, own: list[Draw]) -> Iterator[list[Draw]]:
@@ -151,24 +171,44 @@ class StepSampler(Sampler[list[Draw]]):
 
 
 class PairDataset(Dataset[Any]):
-    """Examples of both sides of a drawn row."""
+    """Examples of all sides of a drawn row.
 
-    def __init__(self, rows: PairRows, x: Pipeline, y: Pipeline, seed: int, cache_mib: int) -> None:
+    `negatives` is the column with hard negatives, items of y's modality. One that cannot be read is
+    left out and told of with the unreadable rows; its row stays.
+    """
+
+    def __init__(
+        self,
+        rows: PairRows,
+        x: Pipeline,
+        y: Pipeline,
+        seed: int,
+        cache_mib: int,
+        negatives: str | None = None,
+    ) -> None:
         self.rows = rows
         self.seed = seed
+        self._modalities = (x.modality.name, y.modality.name)
         cache = SampleCache(cache_mib * 2**20)
         self.sides: list[Side] = [ReadSide(rows, pipeline, cache) for pipeline in (x, y)]
+        if negatives is not None:
+            rows.check_columns([negatives])
+            self.sides.append(ReadSide(rows, y, cache, negatives))
 
-    def __getitem__(self, draw: Draw) -> tuple[Example, Example] | Unreadable:
-        found: list[Example] = []
+    def __getitem__(self, draw: Draw) -> PairExample | Unreadable:
+        found: list[Example | Unreadable | None] = []
         for place, side in enumerate(self.sides):
             mixed = np.random.SeedSequence([self.seed, draw.epoch, draw.row, place])
             generator = torch.Generator().manual_seed(int(mixed.generate_state(1)[0]))
             example = side.example(draw.row, generator, draw.content)
-            if isinstance(example, Unreadable):
-                return example
+            if place < len(self._modalities):  # of the pair itself
+                if example is None:
+                    reason = f"no {self._modalities[place]}"
+                    example = Unreadable(draw.row, f"row {draw.row}", reason)
+                if isinstance(example, Unreadable):
+                    return example
             found.append(example)
-        return found[0], found[1]
+        return PairExample(found, self.rows.weight(draw.row, draw.content))
 
     def probe(self, num_rows: int) -> PairBatch:
         """A batch of the first readable rows, each as often as it takes."""
@@ -183,16 +223,19 @@ class PairDataset(Dataset[Any]):
             raise DataError(f"data '{self.rows.name}': no row can be read")
         return self.collate((examples * num_rows)[:num_rows])
 
-    def collate(self, examples: Sequence[tuple[Example, Example] | Unreadable]) -> PairBatch:
-        good = [e for e in examples if not isinstance(e, Unreadable)]
-        xs, ys = [x for x, _ in good], [y for _, y in good]
-        x, y = self.sides
+    def collate(self, examples: Sequence[PairExample | Unreadable]) -> PairBatch:
+        good = [e for e in examples if isinstance(e, PairExample)]
+        told = [one for e in examples for one in (e.sides if isinstance(e, PairExample) else (e,))]
+        sides: list[SideBatch] = []
+        for place, side in enumerate(self.sides):
+            found = [one for e in good if isinstance(one := e.sides[place], Example)]
+            ids = torch.tensor([one.identity for one in found], dtype=torch.int64)
+            inputs = side.collate([one.value for one in found]) if found else None
+            sides.append(SideBatch(inputs, ids))
         return PairBatch(
-            x=x.collate([e.value for e in xs]) if good else None,
-            y=y.collate([e.value for e in ys]) if good else None,
-            x_ids=torch.tensor([e.identity for e in xs], dtype=torch.int64),
-            y_ids=torch.tensor([e.identity for e in ys], dtype=torch.int64),
-            unreadable=[e for e in examples if isinstance(e, Unreadable)],
+            sides,
+            torch.tensor([e.weight for e in good]) if self.rows.are_weighted else None,
+            [one for one in told if isinstance(one, Unreadable)],
         )
 
 

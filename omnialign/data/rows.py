@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from omnialign.registry import Registry, registry
 
 DEFAULT_COLUMN = "file_name"
 """Where a modality's files are when no column bears its name (the Hugging Face convention)."""
+MAX_WEIGHT = 1e30
+"""Of a row: float32 holds the sum of many."""
 
 Where = Mapping[str, Scalar | list[Scalar]]
 
@@ -43,10 +46,27 @@ class Item:
 
 
 class PairRows:
-    """The rows of `rows` that have an item of every one of `modalities`; picklable."""
+    """The rows of `rows` that have an item of every one of `modalities`; picklable.
+
+    Args:
+        recipe: that names the source.
+        rows: which of it.
+        modalities: what a row has items of.
+        plugins: the installed ones by default.
+        weights: the column with each row's share in a mean; by default all weigh 1.
+
+    Raises:
+        DataError: a column is missing, no row is left, or a row's weight is no number from 0 to
+            `MAX_WEIGHT`; the rows of a stream are looked at when they are read.
+    """
 
     def __init__(
-        self, recipe: Recipe, rows: Rows, modalities: Sequence[str], plugins: Registry | None = None
+        self,
+        recipe: Recipe,
+        rows: Rows,
+        modalities: Sequence[str],
+        plugins: Registry | None = None,
+        weights: str | None = None,
     ) -> None:
         plugins = plugins or registry()
         choice = recipe.data[rows.data].source
@@ -54,7 +74,8 @@ class PairRows:
         self.source: Source = plugins.source(choice.name)(**choice.options)
         self._modalities: dict[str, Modality[Any]] = {m: plugins.modality(m) for m in modalities}
         self._columns = {m: self._column(m, rows.columns) for m in modalities}
-        self._check(list(rows.where))
+        self._weights = weights
+        self.check_columns([*rows.where, *([weights] if weights else [])])
         self._indices: Sequence[int] = range(len(self.source))
         if self.source.shuffle_window is None:
             self._indices = [i for i in self._indices if self._wanted(i, rows.where)]
@@ -70,6 +91,8 @@ class PairRows:
                 f"data '{rows.data}': no row has {' and '.join(self._columns.values())}"
                 + (f" where {dict(rows.where)}; {found}" if rows.where else "")
             )
+        if weights is not None and self.source.shuffle_window is None:
+            self._check_weights()
 
     def _column(self, modality: str, columns: Mapping[str, str]) -> str:
         kind, found = self._modalities[modality], self.source.columns
@@ -90,7 +113,8 @@ class PairRows:
             )
         return column
 
-    def _check(self, columns: Sequence[str]) -> None:
+    def check_columns(self, columns: Sequence[str]) -> None:
+        """Raises `DataError` for one that the source does not have."""
         for column in columns:
             if column not in self.source.columns:
                 raise DataError(
@@ -107,21 +131,56 @@ class PairRows:
 
     def value(self, index: int, column: str) -> Any:
         """The plain value of a column."""
-        self._check([column])
+        self.check_columns([column])
         return self.row(index).get(column)
 
     def row(self, index: int) -> Mapping[str, Any]:
         return self.source[self._indices[index]]
 
-    def items(self, index: int, modality: str, row: Mapping[str, Any] | None = None) -> list[Item]:
+    @property
+    def are_weighted(self) -> bool:
+        return self._weights is not None
+
+    def weight(self, index: int, row: Mapping[str, Any] | None = None) -> float:
+        """The share of a row in a mean; `row` as for `items`. Raises `DataError`."""
+        if self._weights is None:
+            return 1.0
+        found = (self.row(index) if row is None else row).get(self._weights)
+        try:
+            weight = math.nan if isinstance(found, bool) else float(found)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            weight = math.nan
+        if not 0 <= weight <= MAX_WEIGHT:
+            raise DataError(
+                f"data '{self.name}', row {self._indices[index]}: {self._weights} is {found!r}, "
+                f"and a weight is a number from 0 to {MAX_WEIGHT:g}; correct it there, or leave "
+                "the row out"
+            )
+        return weight
+
+    def _check_weights(self) -> None:
+        if not max(self.weight(index) for index in range(len(self))):
+            raise DataError(
+                f"data '{self.name}': {self._weights} is 0 in all {len(self)} rows; one at least "
+                "has to count"
+            )
+
+    def items(
+        self,
+        index: int,
+        modality: str,
+        row: Mapping[str, Any] | None = None,
+        column: str | None = None,
+    ) -> list[Item]:
         """All items of a row for a modality: one, or several captions; none where it is empty.
 
-        `row` is what it holds, if that is known already.
+        `row` is what it holds, if that is known already; `column` is another than the modality's.
         """
-        value = (self.row(index) if row is None else row).get(self._columns[modality])
+        column = column or self._columns[modality]
+        value = (self.row(index) if row is None else row).get(column)
         values = list(value) if isinstance(value, list) else [value]
         return [
-            self._item(entry, f"{self._indices[index]}:{place}", modality)
+            self._item(entry, f"{column}:{self._indices[index]}:{place}", modality)
             for place, entry in enumerate(values)
             if entry is not None
         ]
@@ -136,7 +195,7 @@ class PairRows:
             return Item(root / value, str(root / value)) if is_path else Item(value, value)
         if isinstance(value, Blob | bytes):
             return Item(value, None)
-        return Item(value, f"{self.name}:{self._columns[modality]}:{place}")
+        return Item(value, f"{self.name}:{place}")
 
 
 def check_held_out(recipe: Recipe) -> None:

@@ -46,26 +46,33 @@ class Side(Protocol):
 
     def example(
         self, row: int, generator: torch.Generator, content: Content = None
-    ) -> Example | Unreadable: ...
+    ) -> Example | Unreadable | None:
+        """None where the row has no item."""
+        ...
 
     def collate(self, values: list[Any]) -> Any: ...
 
 
 class ReadSide:
-    """Reads, augments and preprocesses an item of the row."""
+    """Reads, augments and preprocesses an item of the row; `column` as for `PairRows.items`."""
 
-    def __init__(self, rows: PairRows, pipeline: Pipeline, cache: SampleCache) -> None:
+    def __init__(
+        self, rows: PairRows, pipeline: Pipeline, cache: SampleCache, column: str | None = None
+    ) -> None:
         self.rows = rows
         self.pipeline = pipeline
         self._cache = cache
+        self._column = column
+
+    def items(self, row: int, content: Content = None) -> list[Item]:
+        return self.rows.items(row, self.pipeline.modality.name, content, self._column)
 
     def example(
         self, row: int, generator: torch.Generator, content: Content = None
-    ) -> Example | Unreadable:
-        modality = self.pipeline.modality.name
-        items = self.rows.items(row, modality, content)
+    ) -> Example | Unreadable | None:
+        items = self.items(row, content)
         if not items:
-            return Unreadable(row, f"row {row}", f"no {modality}")
+            return None
         try:
             item = items[_drawn(len(items), generator)].held()
             value, segment = self.pipeline.training_input(self._sample(item), generator)
@@ -89,7 +96,6 @@ class StoredSide:
     """Draws as `ReadSide` does without augmentations, and gives stored features `(w,)`.
 
     Args:
-        modality: for the reason that is given of a row without an item.
         starts: where the items of each row begin, and where those of the last row end.
         identities: of each item.
         first: the stored row of the first segment of each item.
@@ -100,7 +106,6 @@ class StoredSide:
 
     def __init__(
         self,
-        modality: str,
         starts: np.ndarray[Any, Any],
         identities: np.ndarray[Any, Any],
         first: np.ndarray[Any, Any],
@@ -108,7 +113,6 @@ class StoredSide:
         unreadable: Mapping[int, tuple[str, str]],
         stored: StoredRows,
     ) -> None:
-        self._modality = modality
         self._starts = starts
         self._identities = identities
         self._first = first
@@ -118,11 +122,11 @@ class StoredSide:
 
     def example(
         self, row: int, generator: torch.Generator, content: Content = None
-    ) -> Example | Unreadable:
+    ) -> Example | Unreadable | None:
         del content
         start, end = int(self._starts[row]), int(self._starts[row + 1])
         if start == end:
-            return Unreadable(row, f"row {row}", f"no {self._modality}")
+            return None
         place = start + _drawn(end - start, generator)
         if place in self._unreadable:
             return Unreadable(row, *self._unreadable[place])

@@ -33,7 +33,7 @@ def training_data(recipe: Recipe, space: SharedSpace, num_processes: int) -> lis
     """
     found: list[PairDataset] = []
     for position, pair in enumerate(recipe.pairs):
-        rows = PairRows(recipe, pair.train, pair.modalities)
+        rows = PairRows(recipe, pair.train, pair.modalities, weights=pair.weights)
         if len(rows) < max(2, num_processes):
             raise DataError(
                 f"data '{rows.name}' has {len(rows)} rows; a contrastive batch wants at least "
@@ -41,7 +41,7 @@ def training_data(recipe: Recipe, space: SharedSpace, num_processes: int) -> lis
             )
         seed = int(np.random.SeedSequence([recipe.seed, position]).generate_state(1)[0])
         x, y = (_pipeline(space, recipe, m) for m in pair.modalities)
-        found.append(PairDataset(rows, x, y, seed, recipe.train.cache_mib))
+        found.append(PairDataset(rows, x, y, seed, recipe.train.cache_mib, pair.negatives))
     return found
 
 

@@ -116,7 +116,7 @@ class _Items(Dataset[Any]):
     def __getitem__(self, row: int) -> list[_Looked]:
         number = int(np.searchsorted(self._starts, row, "right")) - 1
         side = self._sides[number]
-        items = side.rows.items(row - int(self._starts[number]), side.pipeline.modality.name)
+        items = side.items(row - int(self._starts[number]))
         return [self._once(side, item) for item in items]
 
     def _once(self, side: ReadSide, item: Item) -> _Looked:
@@ -202,7 +202,7 @@ class _Pass:
         first = 0
         for side in self._sides:
             rows = [looked[row] for row in range(first, first + len(side.rows))]
-            found.append(_stored_side(self._tower.modality.name, rows, places, stored))
+            found.append(_stored_side(rows, places, stored))
             first += len(side.rows)
         return found
 
@@ -272,7 +272,6 @@ def _lacks(item: _Looked, places: Mapping[bytes, Any]) -> bool:
 
 
 def _stored_side(
-    modality: str,
     rows: Sequence[Sequence[_Looked]],
     places: Mapping[bytes, tuple[int, int]],
     stored: Any,
@@ -280,7 +279,6 @@ def _stored_side(
     items = [item for row in rows for item in row]
     where = [(0, 0) if item.key is None else places[item.key] for item in items]
     return StoredSide(
-        modality,
         starts=np.cumsum([0, *map(len, rows)]),
         identities=np.array([item.identity for item in items], dtype=np.int64),
         first=np.array([first for first, _ in where], dtype=np.int64),

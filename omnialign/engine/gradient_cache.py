@@ -23,6 +23,7 @@ from omnialign.engine.objective import (
     StepBatches,
     StepKey,
     places,
+    side_at,
 )
 from omnialign.engine.sharding import is_sharded
 from omnialign.errors import DataError
@@ -81,9 +82,9 @@ class GradientCache:
         if side not in self._row_bytes:
             with saved_bytes(self._objective) as saved:
                 vectors = self._objective.embed(batches, place, key)
-            rows = len(batches[place.pair][place.micro_batch])
-            self._row_bytes[side] = saved.num_bytes / rows if vectors.requires_grad else 0.0
-        return self._row_bytes[side] * len(batches[place.pair][place.micro_batch])
+            per_row = saved.num_bytes / len(vectors)
+            self._row_bytes[side] = per_row if vectors.requires_grad else 0.0
+        return self._row_bytes[side] * len(side_at(batches, place))
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], num_processes: int) -> None:

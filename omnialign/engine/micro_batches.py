@@ -13,7 +13,7 @@ from torch import Tensor
 from omnialign.data.loader import PairDataset
 from omnialign.engine.gradient_cache import GradientCache, average_gradients, split
 from omnialign.engine.memory import free_bytes, is_out_of_memory
-from omnialign.engine.objective import Objective, PairMetrics, Place, StepBatches, StepKey
+from omnialign.engine.objective import Objective, PairMetrics, StepBatches, StepKey, places
 from omnialign.engine.run_folder import RunFolder
 from omnialign.engine.sharding import shards
 from omnialign.errors import TrainingError
@@ -55,8 +55,9 @@ class MicroBatches:
             self.size = None
             return
         probe = [[dataset.probe(PROBED_ROWS)] for dataset in datasets]
+        sizes = [self._cache.bytes_of(place, probe, (0, 0, 0)) for place in places(probe)]
         held = max(
-            sum(self._cache.bytes_of(Place(i, side, 0), probe, (0, 0, 0)) for side in (0, 1))
+            sum(size for place, size in zip(places(probe), sizes, strict=True) if place.pair == i)
             for i in range(len(probe))
         )
         fits = int(budget / 4 * PROBED_ROWS / held) if held else train.batch_size

@@ -1,6 +1,6 @@
 """What a step minimises: the weighted sum of the losses of all pairs.
 
-Axes: n pairs of a batch on this process, D dim, w width.
+Axes: n pairs of a batch on this process, m hard negatives, D dim, w width.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from omnialign.data.loader import PairBatch
+from omnialign.data.loader import PairBatch, SideBatch
 from omnialign.engine.diagnostics import geometry, in_batch_accuracy
 from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace
 from omnialign.tower import prefix
-
-FIRST_BIAS = -10.0
-"""Of the sigmoid loss, which begins by taking no entry for a pair (Zhai et al. 2023)."""
 
 PairMetrics = dict[str, Tensor]
 """What a step says of one pair, by name: detached scalars."""
@@ -33,7 +30,7 @@ StepBatches = Sequence[Sequence[PairBatch]]
 
 
 class Place(NamedTuple):
-    """One side, 0 or 1, of one micro-batch of a pair."""
+    """One side of one micro-batch of a pair: 0 is x, 1 is y, 2 are hard negatives."""
 
     pair: int
     side: int
@@ -41,13 +38,32 @@ class Place(NamedTuple):
 
 
 def places(batches: StepBatches) -> list[Place]:
-    """All sides of all micro-batches."""
+    """All sides of all micro-batches that hold something."""
     return [
         Place(i, side, k)
         for i, batch in enumerate(batches)
-        for k in range(len(batch))
-        for side in (0, 1)
+        for k, micro in enumerate(batch)
+        for side, given in enumerate(micro.sides)
+        if len(given)
     ]
+
+
+def side_at(batches: StepBatches, place: Place) -> SideBatch:
+    return batches[place.pair][place.micro_batch].sides[place.side]
+
+
+def joined(vectors: Mapping[Place, Tensor], pair: int, batch: Sequence[PairBatch]) -> list[Tensor]:
+    """All vectors of each side of a pair: `(n, D)` of x and of y, and `(m, D)` hard negatives.
+
+    Hard negatives take a gradient where y does, even where there are none: what the processes
+    exchange follows from what is trained, and has to be the same on all.
+    """
+    x, y, *others = (
+        [vectors[at] for k in range(len(batch)) if (at := Place(pair, side, k)) in vectors]
+        for side in range(len(batch[0].sides))
+    )
+    partners = torch.cat(y)
+    return [torch.cat(x), partners, *(torch.cat([partners[:0], *some]) for some in others)]
 
 
 class Objective(nn.Module):
@@ -65,13 +81,6 @@ class Objective(nn.Module):
         self._bf16 = bf16
         self._pairs = list(recipe.pairs)
         self.group = group
-        self.biases = nn.ParameterDict(
-            {
-                str(i): nn.Parameter(torch.tensor(FIRST_BIAS))
-                for i, pair in enumerate(self._pairs)
-                if pair.loss == "sigmoid"
-            }
-        )
         for pair in self._pairs:
             if not pair.learn_temperature:
                 space.log_scales.of(*pair.modalities).requires_grad_(False)
@@ -132,10 +141,10 @@ class Objective(nn.Module):
         same vectors.
         """
         torch.manual_seed(int(np.random.SeedSequence([*key, *place]).generate_state(1)[0]))
-        batch = batches[place.pair][place.micro_batch]
-        modality = self._pairs[place.pair].modalities[place.side]
+        x, y = self._pairs[place.pair].modalities
+        modality = (x, y, y)[place.side]
         tower = self.space.tower(modality)
-        value = (batch.x, batch.y)[place.side]
+        value = side_at(batches, place).inputs
         with torch.autocast(self.space.device.type, torch.bfloat16, enabled=self._bf16):
             if modality in self.given_features:
                 return tower.project(value.to(self.space.device))
@@ -157,35 +166,36 @@ class Objective(nn.Module):
             metrics.append({})
             if not batch:  # not its turn
                 continue
-            x, y = (
-                torch.cat([vectors[Place(i, side, k)] for k in range(len(batch))])
-                for side in (0, 1)
-            )
-            x_ids, y_ids = (
-                torch.cat(ids).to(x.device)
-                for ids in ([b.x_ids for b in batch], [b.y_ids for b in batch])
-            )
-            scale = self.space.logit_scale(*pair.modalities)
+            sides = joined(vectors, i, batch)
+            ids = [
+                torch.cat([micro.sides[side].ids for micro in batch]).to(self.space.device)
+                for side in range(len(sides))
+            ]
+            weights = [micro.weights for micro in batch if micro.weights is not None]
             options: dict[str, Any] = {
-                "x_ids": x_ids,
-                "y_ids": y_ids,
+                **dict(zip(("x_ids", "y_ids", "negative_ids"), ids, strict=False)),
+                "weights": torch.cat(weights).to(self.space.device) if weights else None,
                 "duplicates": pair.duplicates,
                 "label_smoothing": pair.label_smoothing,
                 "group": self.group,
             }
+            scale = self.space.logit_scale(*pair.modalities)
+            bias = self.space.logit_bias(*pair.modalities)
             losses: list[Tensor] = []
             for size in (*self.space.matryoshka, self.space.trained_dim):
-                a, b = prefix(x, size), prefix(y, size)
+                x, y, *negatives = (prefix(side, size) for side in sides)
+                options["negatives"] = negatives[0] if negatives else None
                 if pair.loss == "sigmoid":
-                    losses.append(sigmoid(a, b, scale, self.biases[str(i)], **options))
+                    assert bias is not None
+                    losses.append(sigmoid(x, y, scale, bias, **options))
                 else:
-                    losses.append(info_nce(a, b, scale, **options))
+                    losses.append(info_nce(x, y, scale, **options))
             loss = torch.stack(losses).mean()
             total = total + pair.weight * loss
             metrics[-1]["loss"] = loss.detach()
             if measure:
-                x, y = x.detach(), y.detach()
-                metrics[-1] |= {"accuracy": in_batch_accuracy(x, y, x_ids, y_ids), **geometry(x, y)}
+                x, y = (side.detach() for side in sides[:2])
+                metrics[-1] |= {"accuracy": in_batch_accuracy(x, y, *ids[:2]), **geometry(x, y)}
         return total, metrics
 
     @torch.no_grad()

@@ -129,9 +129,8 @@ class _Run:
         bf16 = _bf16(train.precision, self.device)
         self.objective = objective = Objective(space, recipe, group, bf16).to(self.device)
         stored = frozen_modalities(recipe)
-        if self.sharded and objective.unfreezes:
-            raise RecipeError("frozen_steps of a tower and train.shard_weights exclude each other")
         if self.sharded:
+            _check_sharded(recipe)
             towers = [space.tower(m) for m in space.modalities if m not in stored]
             shard(towers, self.device, accelerator.num_processes)
         self.optimizer = build_optimizer(objective, train, rate_scales(space, recipe))
@@ -321,6 +320,17 @@ class _Run:
         space.load_state_dict(weights)
         adapters.merge()
         return space
+
+
+def _check_sharded(recipe: Recipe) -> None:
+    """Refuses what sharded weights cannot do: processes gather the same weights equally often."""
+    taken = [f"towers.{m}.frozen_steps" for m, tower in recipe.towers.items() if tower.frozen_steps]
+    taken += [f"pairs.{i}.negatives" for i, pair in enumerate(recipe.pairs) if pair.negatives]
+    if taken:
+        raise RecipeError(
+            f"{taken[0]} and train.shard_weights exclude each other on several processes; leave "
+            "one of them out"
+        )
 
 
 def _bf16(precision: str, device: torch.device) -> bool:

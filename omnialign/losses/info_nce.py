@@ -62,7 +62,8 @@ def info_nce(
             every row of x (Karpukhin et al. 2020, arXiv:2004.04906). m may be any number.
         negative_ids: integers `(m,)`; a hard negative with the id of a row's `y` is left out of
             that row.
-        weights: non-negative `(n,)`, the share of each pair in the mean.
+        weights: non-negative `(n,)`, the share of each pair in the mean; of zeros alone the loss
+            is zero.
         label_smoothing: from 0 to 1; what each pair gives up of its target, to be spread evenly
             over the columns that are not left out (Szegedy et al. 2016, arXiv:1512.00567).
         group: processes whose pairs are negatives too. Each holds its own pairs, and all call it.

@@ -40,6 +40,12 @@ class Ids:
     rows: Tensor
     columns: Tensor
 
+    def num_negatives(self, N: int) -> Tensor:
+        """How many hard negatives equal each of all pairs: `(N,)`."""
+        partners, negatives = self.columns[:N], self.columns[N:].sort().values
+        found = [torch.searchsorted(negatives, partners, right=right) for right in (True, False)]
+        return found[0] - found[1]
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -63,7 +69,7 @@ class Pairing:
     duplicates: Duplicates
     ids: list[Ids]
     weights: Tensor
-    """Of all pairs `(N,)`; they sum to one over all processes."""
+    """Of all pairs `(N,)`; they sum to one over all processes, or all are zero."""
     own_target: Tensor
     """What each row's and column's own entry is due together, weighted: `(n,)`."""
     targets: Targets
@@ -114,6 +120,11 @@ class Pairing:
         if d_keys is not None:
             d_keys[self.own].addcmul_(due, x.to(d_keys.dtype), value=-1)
 
+    def leaves_out(self, columns: slice) -> bool:
+        """Whether equal items among these columns are left out; hard negatives always are."""
+        is_pair = columns.start < self.num_partners
+        return bool(self.ids) and (self.duplicates == "mask" or not is_pair)
+
     def tile(self, rows: slice, columns: slice) -> tuple[Tensor | None, Tensor | None]:
         """Entries `(rows, columns)` that are left out, and what the others are due.
 
@@ -130,7 +141,7 @@ class Pairing:
         for ids in self.ids:
             same |= ids.rows[rows, None] == ids.columns[columns]
         same &= ~is_own
-        excluded = same if self.ids and self.duplicates == "mask" else None
+        excluded = same if self.leaves_out(columns) else None
         return excluded, self._due(rows, columns, is_own, same)
 
     def _due(self, rows: slice, columns: slice, is_own: Tensor, same: Tensor) -> Tensor | None:
@@ -139,7 +150,7 @@ class Pairing:
         if targets.spread_rows is not None:
             assert targets.spread_columns is not None
             due = targets.spread_rows[places, None] + targets.spread_columns[columns]
-            due.masked_fill_(is_own | same if self.duplicates == "mask" else is_own, 0.0)
+            due.masked_fill_(is_own | same if self.leaves_out(columns) else is_own, 0.0)
         if targets.positive is not None and columns.start < self.num_partners:
             extra = (targets.positive[places, None] + targets.positive[columns]) * same
             due = extra if due is None else due + extra
@@ -164,22 +175,21 @@ def pair_up(x: Tensor, y: Tensor, options: Options, normalised: bool) -> Pairing
     shares = like.new_full((N,), 1 / N)
     if options.weights is not None:
         shares = processes.gather(options.weights.to(like), counts)
-        if not bool((shares > 0).any()):
-            raise ValueError("all weights are zero; at least one pair has to count")
-        shares = shares / shares.sum()
+        shares = shares / shares.sum().clamp_(min=torch.finfo(like.dtype).tiny)
     ids = [
         _gather_ids(rows, extra, processes, counts, negative_counts)
         for rows, extra in ((options.x_ids, None), (options.y_ids, options.negative_ids))
         if rows is not None
     ]
     equal = _num_equal([one.columns[:N] for one in ids], N, like)
+    further = m if options.negative_ids is None else m - ids[-1].num_negatives(N)
     if m == 0 and bool((equal == 1).all()):
         ids = []
     own = processes.own(counts)
     as_positive = options.duplicates == "positive"
     hard = shares * (1 - options.label_smoothing) / (equal if as_positive and normalised else 1)
     allowed = N if as_positive else N + 1 - equal
-    spread_rows = shares * options.label_smoothing / (allowed + m)
+    spread_rows = shares * options.label_smoothing / (allowed + further)
     spread_columns = shares * options.label_smoothing / allowed
     smooth = options.label_smoothing > 0
     return Pairing(

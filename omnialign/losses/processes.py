@@ -42,9 +42,9 @@ class Processes:
 
     def gather(self, x: Tensor, counts: list[int]) -> Tensor:
         """`(n, …)` of every process to `(N, …)`, in rank order; n may differ between them."""
-        if self.group is None:
-            return x
         most = max(counts)
+        if self.group is None or most == 0:
+            return x
         padded = x if len(x) == most else x.new_zeros(most, *x.shape[1:])
         if padded is not x:
             padded[: len(x)] = x

@@ -217,7 +217,7 @@ class _Launch:
         """What `Pairing.tile` says of a tile, in numbers a row and a column."""
         pairing, targets = self._pairing, self._pairing.targets
         places = slice(pairing.own.start + r.start, pairing.own.start + r.stop)
-        found: dict[str, Any] = {"MASK": bool(pairing.ids) and pairing.duplicates == "mask"}
+        found: dict[str, Any] = {"MASK": pairing.leaves_out(c)}
         for name, i in (("first", 0), ("second", 1)):
             ids = pairing.ids[i] if i < len(pairing.ids) else None
             found[f"{name}_rows"] = None if ids is None else ids.rows[r].contiguous()

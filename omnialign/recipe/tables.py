@@ -173,6 +173,15 @@ class Pair(_Table):
     label_smoothing: Number = Field(
         default=0.0, ge=0, le=1, description="For noisy captions: what a pair gives up."
     )
+    negatives: str | None = Field(
+        default=None,
+        description="Column with items of the second modality that belong to no pair: hard "
+        "negatives of all rows.",
+    )
+    weights: str | None = Field(
+        default=None,
+        description="Column with the share of each row in the mean: numbers of at least 0.",
+    )
     temperature: Number = Field(default=0.07, gt=0, description="Where it starts.")
     learn_temperature: Flag = Field(default=True, description="Or it stays where it starts.")
     min_temperature: Number = Field(

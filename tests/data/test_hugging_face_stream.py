@@ -74,11 +74,12 @@ def test_stretches_follow_each_other_and_every_row_comes_once() -> None:
 
 @pytest.mark.usefixtures("toys")
 class TestSampler:
-    def rows(self, stream: dict[str, Any], **wanted: Any) -> PairRows:
+    def rows(self, stream: dict[str, Any], weights: str | None = None, **wanted: Any) -> PairRows:
         table = toy.recipe()
         table["data"]["rows"] = {"source": {"name": "datasets-stream", **stream}}
         recipe = parse_recipe(table)
-        return PairRows(recipe, Rows(data="rows", **wanted), ["toy_signal", "toy_words"])
+        modalities = ["toy_signal", "toy_words"]
+        return PairRows(recipe, Rows(data="rows", **wanted), modalities, weights=weights)
 
     def batches(
         self, rows: PairRows, steps: range, process: int = 0, num_processes: int = 1
@@ -100,6 +101,11 @@ class TestSampler:
         for step, batch in enumerate(whole):
             assert sorted(shares[0][step] + shares[1][step]) == sorted(batch)
             assert set(shares[0][step]).isdisjoint(shares[1][step])
+
+    def test_weights_are_looked_at_when_rows_are_read(self, stream: dict[str, Any]) -> None:
+        rows = self.rows(stream, weights="label")
+        with pytest.raises(DataError, match=r"data 'rows', row \d+: label is '(even|odd)'"):
+            self.batches(rows, range(1))
 
     def test_a_stream_has_no_filter(self, stream: dict[str, Any]) -> None:
         with pytest.raises(DataError, match="data 'rows' is a stream, which has no `where`"):

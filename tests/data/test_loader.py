@@ -12,6 +12,7 @@ from omnialign.data.loader import (
     Draw,
     PairBatch,
     PairDataset,
+    PairExample,
     Quarantine,
     StepSampler,
     draws,
@@ -19,7 +20,7 @@ from omnialign.data.loader import (
 )
 from omnialign.data.pipeline import Pipeline
 from omnialign.data.rows import PairRows
-from omnialign.data.sides import SampleCache, Unreadable
+from omnialign.data.sides import Example, SampleCache, Unreadable
 from omnialign.errors import DataError
 from omnialign.recipe import Rows, parse_recipe
 from omnialign.testing import toy
@@ -51,12 +52,19 @@ def batches(data: PairDataset, num_workers: int = 0, **changes: Any) -> list[Pai
     return list(loader(data, StepSampler(**settings), num_workers, pin_memory=False))
 
 
+def example(data: PairDataset, draw: Draw, side: int) -> Example:
+    drawn = data[draw]
+    assert isinstance(drawn, PairExample)
+    found = drawn.sides[side]
+    assert isinstance(found, Example)
+    return found
+
+
 def same(left: PairBatch, right: PairBatch) -> bool:
     return (
-        torch.equal(left.x, right.x)
-        and torch.equal(left.y["values"], right.y["values"])
-        and torch.equal(left.x_ids, right.x_ids)
-        and torch.equal(left.y_ids, right.y_ids)
+        torch.equal(left.sides[0].inputs, right.sides[0].inputs)
+        and torch.equal(left.sides[1].inputs["values"], right.sides[1].inputs["values"])
+        and all(torch.equal(a.ids, b.ids) for a, b in zip(left.sides, right.sides, strict=True))
     )
 
 
@@ -116,22 +124,21 @@ class TestBatches:
         assert all(same(a, b) for a, b in zip(whole[5:], rest, strict=True))
 
     def test_processes_see_the_same_examples(self) -> None:
-        whole = batches(dataset())[0]
+        whole = batches(dataset())[0].sides[0].inputs
         parts = [batches(dataset(), process=p, num_processes=2)[0] for p in range(2)]
-        assert torch.equal(whole.x[0::2], parts[0].x)
-        assert torch.equal(whole.x[1::2], parts[1].x)
+        assert torch.equal(whole[0::2], parts[0].sides[0].inputs)
+        assert torch.equal(whole[1::2], parts[1].sides[0].inputs)
 
     def test_one_of_several_captions_is_drawn_each_pass(self) -> None:
         data = dataset()
-        captions = {data[Draw(0, epoch)][1].identity for epoch in range(12)}  # type: ignore[index]
-        assert len(captions) == 2
-        again = [data[Draw(0, e)][1].identity for e in range(12)]  # type: ignore[index]
-        assert again == [dataset()[Draw(0, e)][1].identity for e in range(12)]  # type: ignore[index]
+        captions = [example(data, Draw(0, epoch), 1).identity for epoch in range(12)]
+        assert len(set(captions)) == 2
+        assert captions == [example(dataset(), Draw(0, e), 1).identity for e in range(12)]
 
     def test_long_signals_give_one_of_their_windows(self) -> None:
         data = dataset()
         drawn = [draw for step in range(8) for draw in draws(54, 16, step, seed=5)]
-        assert {data[draw][0].segment for draw in drawn} == {0, 1, 2, 3}  # type: ignore[index]
+        assert {example(data, draw, 0).segment for draw in drawn} == {0, 1, 2, 3}
 
     def test_unreadable_rows_are_set_aside_with_their_reason(self, tmp_path: Path) -> None:
         (tmp_path / "bad.toy").write_text("these are words")
@@ -144,7 +151,7 @@ class TestBatches:
         manifest.write_text("\n".join(map(json.dumps, rows)))
         data = dataset({"name": "manifest", "path": str(manifest)})
         (batch,) = batches(data, num_rows=3, batch_size=3, steps=range(1))
-        assert batch.x.shape[0] == len(batch.x_ids) == 1
+        assert len(batch.sides[0].inputs) == len(batch.sides[0]) == len(batch) == 1
         reasons = {Path(u.source.strip("'")).name: u.reason for u in batch.unreadable}
         assert set(reasons) == {"bad.toy", "missing.toy"}
         assert "begins with 'toy-signal'" in reasons["bad.toy"]
@@ -155,9 +162,8 @@ class TestBatches:
         manifest.write_text('{"file_name": "a.toy", "toy_words": "x"}')
         data = dataset({"name": "manifest", "path": str(manifest)})
         (batch,) = batches(data, num_rows=1, batch_size=1, steps=range(1))
-        assert batch.x is None
-        assert batch.y is None
-        assert batch.x_ids.shape == (0,)
+        assert [side.inputs for side in batch.sides] == [None, None]
+        assert batch.sides[0].ids.shape == (0,)
 
 
 class TestCache:

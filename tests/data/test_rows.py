@@ -1,6 +1,7 @@
 """Rows of a recipe: columns, filters, several captions."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,14 @@ def rows_of(
     folder: Path,
     rows: list[dict[str, Any]],
     modalities: tuple[str, ...] = MODALITIES,
+    weights: str | None = None,
     **wanted: Any,
 ) -> PairRows:
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     table = toy.recipe()
     table["data"]["rows"] = {"source": {"name": "manifest", "path": str(folder / "pairs.jsonl")}}
-    return PairRows(parse_recipe(table), Rows(data="rows", **wanted), modalities)
+    rows_wanted = Rows(data="rows", **wanted)
+    return PairRows(parse_recipe(table), rows_wanted, modalities, weights=weights)
 
 
 @pytest.mark.usefixtures("toys")
@@ -104,6 +107,43 @@ class TestPairRows:
         table = [{"file_name": "a.toy"}, {"toy_words": "x"}]
         with pytest.raises(DataError, match="no row has file_name and toy_words"):
             rows_of(tmp_path, table)
+
+    def test_weights_are_numbers_also_where_cells_are_words(self, tmp_path: Path) -> None:
+        table: list[dict[str, Any]] = [
+            {"file_name": "a.toy", "toy_words": "x", "trust": 2},
+            {"file_name": "b.toy"},
+            {"file_name": "c.toy", "toy_words": "x", "trust": "0.5"},
+        ]
+        rows = rows_of(tmp_path, table, weights="trust")
+        assert rows.are_weighted
+        assert [rows.weight(i) for i in range(len(rows))] == [2.0, 0.5]
+        assert rows_of(tmp_path, table[:1]).weight(0) == 1.0
+
+    @pytest.mark.parametrize(
+        ("weight", "shown"),
+        [
+            (None, "None"),
+            ("much", "'much'"),
+            (-0.5, "-0.5"),
+            (math.nan, "nan"),
+            (math.inf, "inf"),
+            (10**400, "1000+"),
+            (True, "True"),
+            ([1], r"\[1\]"),
+        ],
+    )
+    def test_what_is_no_weight_is_named(self, tmp_path: Path, weight: Any, shown: str) -> None:
+        row = {"file_name": "a.toy", "toy_words": "x"}
+        table = [row | {"trust": 1}, row | {"toy_words": "y"}, row | {"trust": weight}]
+        message = f"data 'rows', row 2: trust is {shown}, .* number from 0 to 1e\\+30; correct"
+        with pytest.raises(DataError, match=message):
+            rows_of(tmp_path, table, weights="trust", where={"toy_words": "x"})
+        with pytest.raises(DataError, match="no column 'trusted'; did you mean 'trust'"):
+            rows_of(tmp_path, table, weights="trusted")
+        for one in table:
+            one["trust"] = 0
+        with pytest.raises(DataError, match="trust is 0 in all 3 rows; one at least has to count"):
+            rows_of(tmp_path, table, weights="trust")
 
     def test_one_source_may_hold_many_modalities(self, tmp_path: Path) -> None:
         rows = rows_of(

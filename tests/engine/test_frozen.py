@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor
 from omnialign.data.loader import Draw, PairDataset
 from omnialign.data.pipeline import Pipeline
 from omnialign.data.rows import PairRows
-from omnialign.data.sides import StoredSide, Unreadable
+from omnialign.data.sides import Example, StoredSide, Unreadable
 from omnialign.engine import frozen, train
 from omnialign.engine.fingerprint import feature_fingerprint
 from omnialign.engine.frozen import FeatureReport, frozen_modalities, store_frozen_features
@@ -42,7 +43,9 @@ def write_files(folder: Path, num_rows: int = 20) -> None:
     for i in range(num_rows):
         row = toy.ToyPairs()[i]
         toy.write_signal(folder / f"{i}.toy", row["toy_signal"])
-        rows.append({"file_name": f"{i}.toy", "toy_words": row["toy_words"]})
+        others = [f"{k % num_rows}.toy" for k in (i + 1, i + 2)] if i % 4 else []
+        words = {"toy_words": row["toy_words"]}
+        rows.append({"file_name": f"{i}.toy", **words, "others": others})
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
 
@@ -101,13 +104,14 @@ def test_draws_and_features_are_those_of_reading(tmp_path: Path) -> None:
     wanted = recipe(tmp_path, {"toy_signal": SIGNAL, "toy_words": {"frozen": True}})
     torch.manual_seed(0)
     space = build(wanted).eval()
-    rows = PairRows(wanted, wanted.pairs[0].train, ("toy_signal", "toy_words"))
-    x, y = (space.tower(m).pipeline for m in ("toy_signal", "toy_words"))
-    read, stored = (PairDataset(rows, x, y, seed=3, cache_mib=1) for _ in range(2))
+    rows = PairRows(wanted, wanted.pairs[0].train, ("toy_words", "toy_signal"))
+    x, y = (space.tower(m).pipeline for m in ("toy_words", "toy_signal"))
+    read, stored = (PairDataset(rows, x, y, 3, 1, negatives="others") for _ in range(2))
     store_frozen_features(space, wanted, [stored], Accelerator(cpu=True), bf16=False)
     assert all(isinstance(side, StoredSide) for side in stored.sides)
     drawn = [Draw(row, epoch) for row in range(len(rows)) for epoch in range(6)]
     segments: set[int] = set()
+    left_out: Counter[type] = Counter()
     for draw in drawn:
         expected, found = read[draw], stored[draw]
         if isinstance(expected, Unreadable):
@@ -115,13 +119,20 @@ def test_draws_and_features_are_those_of_reading(tmp_path: Path) -> None:
             assert draw.row == 3
             continue
         assert not isinstance(found, Unreadable)
-        segments.add(expected[0].segment)
-        for modality, pipeline, a, b in zip(space.modalities, (x, y), expected, found, strict=True):
+        for pipeline, a, b in zip((x, y, y), expected.sides, found.sides, strict=True):
+            if not isinstance(a, Example) or not isinstance(b, Example):
+                assert a == b
+                left_out[type(a)] += 1
+                continue
             assert (a.identity, a.segment) == (b.identity, b.segment)
+            segments.add(a.segment)
             with torch.no_grad():
-                features = space.tower(modality).encoder(pipeline.collate([a.value]))[0]
+                encoder = space.tower(pipeline.modality.name).encoder
+                features = encoder(pipeline.collate([a.value]))[0]
             torch.testing.assert_close(b.value, features)
     assert segments == {0, 1, 2}
+    assert left_out[type(None)] == 5 * 6
+    assert 0 < left_out[Unreadable] < 2 * 6
 
 
 def test_nothing_is_read_or_encoded_twice(

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from omnialign.data.loader import PairBatch
+from omnialign.data.loader import PairBatch, SideBatch
 from omnialign.engine import train
 from omnialign.engine.gradient_cache import GradientCache, average_gradients, in_parts, split
 from omnialign.engine.memory import free_bytes, saved_bytes
@@ -40,9 +40,13 @@ def table(**settings: Any) -> dict[str, Any]:
     return made
 
 
-def objective(space: Mapping[str, Any] = MappingProxyType({}), **towers: Any) -> Objective:
-    """`space`: besides its dim."""
+def objective(
+    space: Mapping[str, Any] = MappingProxyType({}), hard: bool = False, **towers: Any
+) -> Objective:
+    """`space`: besides its dim; `hard`: for such batches."""
     made = table()
+    if hard:
+        made["pairs"][0]["modalities"].reverse()
     recipe = parse_recipe(
         {**made, "space": {**made["space"], **space}, "towers": {**made["towers"], **towers}}
     )
@@ -52,17 +56,31 @@ def objective(space: Mapping[str, Any] = MappingProxyType({}), **towers: Any) ->
     return made
 
 
-def batches(sizes: list[int]) -> StepBatches:
+def signals(size: int, generator: torch.Generator) -> SideBatch:
+    inputs = torch.randn(size, 12, generator=generator, dtype=torch.float64)
+    return SideBatch(inputs, torch.randint(10**6, (size,), generator=generator))
+
+
+def words(size: int, generator: torch.Generator) -> SideBatch:
+    ids = torch.randint(9, (size,), generator=generator)
+    inputs = {"values": ids[:, None] + 1, "mask": torch.ones(size, 1, dtype=torch.bool)}
+    return SideBatch(inputs if size else None, ids)
+
+
+def batches(sizes: list[int], hard: bool = False) -> StepBatches:
+    """`hard`: the first pair the other way round, both with weights and with hard negatives of
+    some rows: signals, which have dropout, and words. The first micro-batch has none."""
     generator = torch.Generator().manual_seed(1)
     found: list[list[PairBatch]] = []
     for pair in range(2):
         found.append([])
-        for size in sizes:
-            ids = torch.randint(9, (size,), generator=generator)
-            words = {"values": ids[:, None] + 1, "mask": torch.ones(size, 1, dtype=torch.bool)}
-            signals = torch.randn(size, 12, generator=generator, dtype=torch.float64)
-            numbers = torch.arange(size) + 100 * len(found[pair])
-            found[pair].append(PairBatch(signals, words, numbers, ids, []))
+        for k, size in enumerate(sizes):
+            kinds = [words, signals] if hard and pair == 0 else [signals, words]
+            sides, weights = [kind(size, generator) for kind in kinds], None
+            if hard:
+                sides.append(kinds[1](min(k, size), generator))
+                weights = torch.rand(size, generator=generator)
+            found[pair].append(PairBatch(sides, weights, []))
     return found
 
 
@@ -73,10 +91,13 @@ def gradients(made: Objective) -> dict[str, Tensor]:
 @pytest.mark.parametrize("graph_bytes", [EVERYTHING, 4000, NOTHING])
 @pytest.mark.parametrize("sizes", [[5], [4, 4, 3], [1] * 6])
 @pytest.mark.parametrize("space", [{}, {"matryoshka": [2, 5], "shared_temperature": True}])
+@pytest.mark.parametrize("hard", [False, True], ids=["", "hard"])
 def test_gradients_are_those_of_the_whole_batch(
-    space: dict[str, Any], sizes: list[int], graph_bytes: int
+    hard: bool, space: dict[str, Any], sizes: list[int], graph_bytes: int
 ) -> None:
-    plain, cached, given = objective(space), objective(space), batches(sizes)
+    plain, cached = (objective(space, hard) for _ in range(2))
+    given = batches(sizes, hard)
+    assert (max(place.side for place in places(given)) == 2) == (hard and len(sizes) > 1)
     loss, metrics = plain(given, KEY)
     loss.backward()
     found, cached_metrics = GradientCache(cached, graph_bytes)(given, KEY)
@@ -98,7 +119,7 @@ def test_what_is_kept_changes_no_bit() -> None:
         inputs = [[m.rows(slice(None)) for m in batch] for batch in given]
         for batch in inputs:
             for micro in batch:
-                micro.x = micro.x.float()
+                micro.sides[0].inputs = micro.sides[0].inputs.float()
         GradientCache(made, graph_bytes)(inputs, KEY)
         found.append(gradients(made))
     assert all(other[name].equal(found[0][name]) for other in found for name in found[0])
@@ -137,20 +158,26 @@ def test_what_is_not_trained_is_embedded_once_and_has_no_gradient() -> None:
 
 
 def test_splitting_keeps_every_pair_in_order() -> None:
-    given = batches([5, 2])
+    given = batches([5, 2, 3], hard=True)
     smaller = split(given, 2)
-    assert [len(micro) for micro in smaller[0]] == [2, 2, 1, 2]
+    assert [len(micro) for micro in smaller[0]] == [2, 2, 1, 2, 2, 1]
+    assert [len(micro.sides[2]) for micro in smaller[0]] == [0, 0, 0, 1, 2, 0]
     for before, after in zip(given, smaller, strict=True):
-        for name in ("x", "x_ids", "y_ids"):
-            joined = [torch.cat([getattr(m, name) for m in some]) for some in (before, after)]
-            assert torch.equal(*joined)
+        weights = [torch.cat([m.weights for m in batch]) for batch in (before, after)]
+        assert torch.equal(*weights)
+        for side in range(3):
+            ids = [torch.cat([m.sides[side].ids for m in batch]) for batch in (before, after)]
+            assert torch.equal(*ids)
+    inputs = [torch.cat([m.sides[0].inputs for m in some[1]]) for some in (given, smaller)]
+    assert torch.equal(*inputs)
 
 
 def test_parts_hold_every_pair_in_order() -> None:
     batch = batches([5])[0]
     parts = in_parts(batch, 4)
     assert [len(part) for part in parts] == [1, 1, 1, 2]
-    assert torch.cat([part.x_ids for part in parts]).equal(torch.cat([b.x_ids for b in batch]))
+    ids = [torch.cat([part.sides[0].ids for part in some]) for some in (parts, batch)]
+    assert torch.equal(*ids)
     with pytest.raises(DataError, match=r"can read 5 rows .* wants 6 micro-batches"):
         in_parts(batch, 6)
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from omnialign.data.loader import PairBatch
-from omnialign.engine.objective import Objective
+from omnialign.data.loader import PairBatch, SideBatch
+from omnialign.engine.objective import Objective, joined, places
 from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import parse_recipe
 from omnialign.space import build
@@ -40,7 +40,19 @@ def batch(ids: list[int]) -> PairBatch:
     numbers = torch.tensor(ids)
     words = {"values": numbers[:, None] + 1, "mask": torch.ones(len(ids), 1, dtype=torch.bool)}
     signals = torch.randn(100, 12, generator=generator)[numbers]
-    return PairBatch(signals, words, numbers, numbers, [])
+    return PairBatch([SideBatch(signals, numbers), SideBatch(words, numbers)], None, [])
+
+
+def embedded(made: Objective, given: PairBatch) -> list[Tensor]:
+    modalities = ("toy_signal", "toy_words", "toy_words")
+    return [
+        made.space.tower(m)(side.inputs) for m, side in zip(modalities, given.sides, strict=False)
+    ]
+
+
+def ids_of(given: PairBatch) -> dict[str, Tensor]:
+    names = ("x_ids", "y_ids", "negative_ids")
+    return {name: side.ids for name, side in zip(names, given.sides, strict=False)}
 
 
 @pytest.mark.usefixtures("toys")
@@ -48,9 +60,8 @@ class TestObjective:
     def test_the_weighted_loss_of_the_pair(self) -> None:
         made, given = objective(), batch([0, 1, 2, 2])
         total, (metrics,) = made([[given]], KEY)
-        x = made.space.tower("toy_signal")(given.x)
-        y = made.space.tower("toy_words")(given.y)
-        expected = info_nce(x, y, 10.0, x_ids=given.x_ids, y_ids=given.y_ids)
+        x, y = embedded(made, given)
+        expected = info_nce(x, y, 10.0, **ids_of(given))
         torch.testing.assert_close(total, 3 * expected)
         torch.testing.assert_close(metrics["loss"], expected.detach())
         assert total.requires_grad
@@ -62,15 +73,63 @@ class TestObjective:
     def test_a_pair_chooses_its_loss(self, pair: dict[str, Any]) -> None:
         made, given = objective(pair), batch([0, 1, 2, 2])
         total, _ = made([[given]], KEY)
-        x, y = made.space.tower("toy_signal")(given.x), made.space.tower("toy_words")(given.y)
-        options = {"x_ids": given.x_ids, "y_ids": given.y_ids, **pair}
+        x, y = embedded(made, given)
+        options = {**ids_of(given), **pair}
         if options.pop("loss", None):
             expected = sigmoid(x, y, 10.0, -10.0, **options)
         else:
             expected = info_nce(x, y, 10.0, **options)
         torch.testing.assert_close(total, 3 * expected)
         total.backward()
-        assert [bias.grad is not None for bias in made.biases.values()] == [True] * ("loss" in pair)
+        biases = made.space.logit_biases.values()
+        assert [bias.grad is not None for bias in biases] == [True] * ("loss" in pair)
+
+    @pytest.mark.parametrize("loss", ["info_nce", "sigmoid"])
+    def test_hard_negatives_and_weights_reach_the_loss(self, loss: str) -> None:
+        made, given = objective({"loss": loss}, matryoshka=[8]), batch([0, 1, 2, 2])
+        given.sides.append(batch([7, 1]).sides[1])
+        given.weights = torch.tensor([1.0, 0.5, 0.0, 2.0])
+        total, _ = made([[given]], KEY)
+        vectors = embedded(made, given)
+        losses: list[Tensor] = []
+        for size in (8, 16):
+            x, y, hard = (nn.functional.normalize(v[:, :size], dim=1) for v in vectors)
+            options = {**ids_of(given), "weights": given.weights, "negatives": hard}
+            if loss == "sigmoid":
+                losses.append(sigmoid(x, y, 10.0, -10.0, **options))
+            else:
+                losses.append(info_nce(x, y, 10.0, **options))
+        torch.testing.assert_close(total, 3 * sum(losses) / 2)
+
+    @pytest.mark.parametrize("loss", ["info_nce", "sigmoid"])
+    def test_rows_that_weigh_nothing_may_have_any_partner(self, loss: str) -> None:
+        """They stay negatives of the others, which does not ask whose partner they are."""
+        made = objective({"loss": loss}).double()
+        found: list[dict[str, Tensor]] = []
+        for partners in ([0, 1, 2, 3], [0, 1, 3, 2]):
+            given = batch([0, 1, 2, 3])
+            given.sides[0].inputs = given.sides[0].inputs.double()
+            given.sides[1] = batch(partners).sides[1]
+            given.weights = torch.tensor([1.0, 3.0, 0.0, 0.0])
+            made.zero_grad()
+            made([[given]], KEY)[0].backward()
+            found.append(
+                {n: p.grad.clone() for n, p in made.named_parameters() if p.grad is not None}
+            )
+        torch.testing.assert_close(found[0], found[1])
+
+    @pytest.mark.parametrize("frozen", [False, True])
+    def test_no_hard_negatives_are_trained_where_partners_are(self, frozen: bool) -> None:
+        """What the processes exchange must not follow from how many each has."""
+        made = objective(encoder={"name": "mlp"}, frozen=frozen, projection="identity")
+        made._pairs = [p.model_copy(update={"modalities": p.modalities[::-1]}) for p in made._pairs]
+        signals, words = batch([0, 1]).sides
+        empty = PairBatch([words, signals, SideBatch(None, words.ids[:0])], None, [])
+        assert [place.side for place in places([[empty]])] == [0, 1]
+        vectors = {place: made.embed([[empty]], place, KEY) for place in places([[empty]])}
+        hard = joined(vectors, 0, [empty])[2]
+        assert hard.shape == (0, 16)
+        assert hard.requires_grad != frozen
 
     def test_a_fixed_temperature_stays(self) -> None:
         made = objective({"learn_temperature": False, "temperature": 2.0})
@@ -116,11 +175,11 @@ class TestObjective:
     def test_prefixes_are_trained_beside_the_whole(self, pair: dict[str, Any]) -> None:
         made, given = objective(pair, matryoshka=[3, 8]), batch([0, 1, 2, 2])
         total, (metrics,) = made([[given]], KEY)
-        x, y = made.space.tower("toy_signal")(given.x), made.space.tower("toy_words")(given.y)
+        x, y = embedded(made, given)
         losses: list[Tensor] = []
         for size in (3, 8, 16):
             a, b = (nn.functional.normalize(v[:, :size], dim=1) for v in (x, y))
-            ids = {"x_ids": given.x_ids, "y_ids": given.y_ids}
+            ids = ids_of(given)
             losses.append(
                 sigmoid(a, b, 10.0, -10.0, **ids) if pair else info_nce(a, b, 10.0, **ids)
             )
@@ -140,6 +199,7 @@ class TestObjective:
         made, plain = objective(frozen=True), objective()
         given = batch([2, 3, 0, 3])
         expected, _ = plain([[given]], KEY)
-        given.x = made.space.tower("toy_signal").encoder(given.x).detach()
+        signals = given.sides[0]
+        signals.inputs = made.space.tower("toy_signal").encoder(signals.inputs).detach()
         made.given_features = frozenset({"toy_signal"})
         torch.testing.assert_close(made([[given]], KEY)[0], expected)

@@ -17,14 +17,18 @@ from torch import Tensor, nn
 
 from omnialign.engine import train, trainer
 from omnialign.engine.sharding import whole
+from omnialign.errors import RecipeError
 from omnialign.recipe import parse_recipe
 from omnialign.testing import toy
 
 NUM_ROWS = 41
 
 
-def main(folder: Path, frozen_steps: int = 0, **settings: Any) -> None:
-    """Trains three towers and keeps the gradients of every step."""
+def main(folder: Path, frozen_steps: int = 0, hard: bool = False, **settings: Any) -> None:
+    """Trains three towers and keeps the gradients of every step.
+
+    `hard`: with weights, and with hard negatives of so few rows that some batches have none.
+    """
     gradients: list[list[Tensor]] = []
     clip = trainer.clip_gradients
 
@@ -38,6 +42,8 @@ def main(folder: Path, frozen_steps: int = 0, **settings: Any) -> None:
     table["data"]["rows"] = {"source": {"name": "manifest", "path": str(folder.parent)}}
     echo = {"modalities": ["toy_echo", "toy_words"], "train": "rows", "weight": 0.5}
     table["pairs"].append(echo)
+    if hard:
+        table["pairs"][0] |= {"weights": "trust", "negatives": "others"}
     table["space"] |= {"matryoshka": [8], "shared_temperature": True}
     table["towers"] = {
         "toy_signal": {"augmentations": ["noise"], "frozen_steps": frozen_steps},
@@ -59,7 +65,9 @@ def write_rows(folder: Path) -> None:
         toy.write_signal(folder / f"{i}.toy", row["toy_signal"])
         toy.write_signal(folder / f"{i}.echo", row["toy_echo"])
         files = {"toy_signal": f"{i}.toy", "toy_echo": f"{i}.echo"}
-        rows.append({**files, "toy_words": row["toy_words"]})
+        rows.append({**files, "toy_words": row["toy_words"], "trust": 1 + i % 3})
+        if i % 9 == 1:
+            rows[-1]["others"] = [row["toy_words"][0], "another"]
     (folder / "0.toy").write_text("these are words")
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
@@ -74,6 +82,8 @@ SLOW = pytest.mark.slow
     [
         pytest.param({}, id="copied"),
         pytest.param({"micro_batch_size": 3}, id="copied, micro-batches", marks=SLOW),
+        pytest.param({"hard": True}, id="hard negatives"),
+        pytest.param({"hard": True, "micro_batch_size": 3}, id="hard negatives, micro-batches"),
         pytest.param({"frozen_steps": 2}, id="unfreezing", marks=SLOW),
         pytest.param(TURNS, id="turns", marks=SLOW),
         pytest.param({**TURNS, "micro_batch_size": 3}, id="turns, micro-batches", marks=SLOW),
@@ -88,7 +98,7 @@ def test_two_processes_train_as_one(
     and perhaps each a part of the weights."""
     write_rows(tmp_path)
     one, two = tmp_path / "one", tmp_path / "two"
-    alike = {k: v for k, v in settings.items() if k in ("frozen_steps", "pair_sampling")}
+    alike = {k: v for k, v in settings.items() if k in ("frozen_steps", "pair_sampling", "hard")}
     main(one, **alike)
     run_script(__file__, str(two), json.dumps(settings), num_processes=2)
 
@@ -111,6 +121,15 @@ def test_two_processes_train_as_one(
         assert len((two / "quarantine.jsonl").read_text().splitlines()) == 1
     weights = [load_file(run / "model.safetensors") for run in (one, two)]
     torch.testing.assert_close(weights[1], weights[0], rtol=1e-5, atol=1e-6)
+
+
+def test_hard_negatives_and_sharded_weights_exclude_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path)
+    monkeypatch.setattr(trainer, "shards", lambda *_: True)
+    with pytest.raises(RecipeError, match=r"pairs\.0\.negatives and train\.shard_weights exclude"):
+        main(tmp_path / "run", hard=True)
 
 
 @SLOW

@@ -16,9 +16,9 @@ from torch.nn.functional import normalize
 from omnialign.losses import info_nce, sigmoid
 from omnialign.losses.processes import Processes
 
-COUNTS = {"two": [3, 5], "four": [2, 3, 0, 3]}
-"""Rows of each process."""
-NEGATIVES = {"two": [2, 1], "four": [1, 0, 2, 0]}
+COUNTS = {"two": [3, 5], "four": [2, 3, 0, 3], "none": [4, 4]}
+"""Rows of each process; of "none", no process has a hard negative."""
+NEGATIVES = {"two": [2, 1], "four": [1, 0, 2, 0], "none": [0, 0]}
 """Hard negatives of each process."""
 LOSSES = {
     "info_nce": {},
@@ -62,7 +62,7 @@ def results(name: str, given: dict[str, Tensor], group: Any) -> dict[str, Tensor
     for option in ("negatives", "weights"):
         if options.pop(option, False):
             options[option] = negatives if option == "negatives" else given["weights"]
-    if "negatives" in options and options.get("duplicates") != "positive":
+    if "negatives" in options:
         options["negative_ids"] = given["negative_ids"]
     scale, bias = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (6.0, -1.0))
     ids = {"x_ids": given["x_ids"], "y_ids": given["y_ids"]}
@@ -79,7 +79,8 @@ def process(rank: int, folder: str) -> None:
     """One of four processes, of which the first two form a group of their own."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=4)
-    groups = {"two": dist.new_group([0, 1]), "four": dist.group.WORLD}
+    two = dist.new_group([0, 1])
+    groups = {"two": two, "four": dist.group.WORLD, "none": two}
     for world, counts in COUNTS.items():
         if rank < len(counts):
             given = problem(sum(counts), sum(NEGATIVES[world]))
