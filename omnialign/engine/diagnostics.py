@@ -120,10 +120,11 @@ def pair_names(recipe: Recipe) -> list[str]:
 
 
 class Watch:
-    """Warns once of each thing that goes wrong."""
+    """Warns once of each thing that goes wrong, or does nothing."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, num_processes: int) -> None:
         self._recipe = recipe
+        self._num_processes = num_processes
         self.said: set[str] = set()
 
     def new_warnings(self, report: StepReport) -> list[str]:
@@ -134,6 +135,18 @@ class Watch:
 
     def _all(self, report: StepReport) -> Iterable[str]:
         train = self._recipe.train
+        if train.shard_weights and self._num_processes == 1:
+            yield (
+                "train.shard_weights: one process has nothing to spread its weights over; launch "
+                "several (accelerate launch), or leave it out"
+            )
+        for modality, tower in self._recipe.towers.items():
+            if tower.frozen_steps >= train.num_steps:
+                yield (
+                    f"towers.{modality}.frozen_steps: the encoder would train after step "
+                    f"{tower.frozen_steps}, and the run ends at {train.num_steps}; say frozen = "
+                    "true if that is meant, else lower it"
+                )
         for pair, name in zip(self._recipe.pairs, pair_names(self._recipe), strict=True):
             if name not in report.pairs:  # it was not its turn
                 continue

@@ -81,7 +81,6 @@ class _Run:
         self.recipe = recipe
         self.listener = listener
         self.feature_listener = feature_listener
-        self.watch = Watch(recipe)
         self.skipped = self.skipped_in_a_row = 0
         self.folder = RunFolder(output)
         self.accelerator = Accelerator(
@@ -95,6 +94,7 @@ class _Run:
                 )
             ],
         )
+        self.watch = Watch(recipe, self.accelerator.num_processes)
         self.sharded = shards(recipe.train, self.accelerator.num_processes)
         self.device = self.accelerator.device
         if self.accelerator.is_main_process:
