@@ -32,7 +32,7 @@ from omnialign.engine.objective import Objective, PairMetrics, StepBatches, Step
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate, rate_scales
 from omnialign.engine.run_folder import RunFolder, damaged
 from omnialign.engine.sharding import clip_gradients, shard, shards, whole
-from omnialign.errors import RecipeError, TrainingError
+from omnialign.errors import ModelError, RecipeError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace, build
@@ -63,6 +63,7 @@ def train(
 
     Raises:
         DataError: no usable rows, or too many unreadable ones.
+        ModelError: there is no model at `start_from`, or it is another than the recipe's.
         TrainingError: the folder holds another run, memory runs out, or gradients are no longer
             finite.
     """
@@ -97,6 +98,7 @@ class _Run:
         self.watch = Watch(recipe, self.accelerator.num_processes)
         self.sharded = shards(recipe.train, self.accelerator.num_processes)
         self.device = self.accelerator.device
+        self.start = None if self.folder.last_step() else _start(recipe)
         if self.accelerator.is_main_process:
             self.folder.start(recipe, resume)
         self.accelerator.wait_for_everyone()
@@ -120,9 +122,10 @@ class _Run:
         check_held_out(recipe)
         torch.manual_seed(recipe.seed)
         self.space = space = build(recipe)
-        if recipe.start_from is not None and not self.first_step:
+        if self.start is not None and recipe.start_from is not None:
             fixed = [p.modalities for p in recipe.pairs if not p.learn_temperature]
-            take_weights(space, load(recipe.start_from, "cpu"), recipe.start_from, fixed)
+            take_weights(space, self.start, recipe.start_from, fixed)
+            self.start = None
         self.adapters = Adapters(space, recipe)
         group = dist.group.WORLD if accelerator.num_processes > 1 else None
         bf16 = _bf16(train.precision, self.device)
@@ -320,6 +323,14 @@ class _Run:
         space.load_state_dict(weights)
         adapters.merge()
         return space
+
+
+def _start(recipe: Recipe) -> SharedSpace | None:
+    """The model that a new run begins from; raises `ModelError` where it cannot be loaded."""
+    try:
+        return load(recipe.start_from, "cpu") if recipe.start_from is not None else None
+    except ModelError as error:
+        raise ModelError(f"start_from: {error}") from None
 
 
 def _bf16(precision: str, device: torch.device) -> bool:
