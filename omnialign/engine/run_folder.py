@@ -22,6 +22,7 @@ from omnialign.errors import TrainingError
 from omnialign.overrides import read_toml
 from omnialign.recipe import Recipe, parse_recipe, to_toml
 from omnialign.registry import registry
+from omnialign.space import SharedSpace
 
 FREE_TO_CHANGE = {
     "num_steps",
@@ -138,6 +139,10 @@ class RunFolder:
             raise
         for old in self._saved()[:-keep]:
             shutil.rmtree(old)
+
+    def save_model(self, space: SharedSpace) -> None:
+        with self.writing("the trained model"):
+            space.save(self.path)
 
     @contextmanager
     def writing(self, what: str) -> Generator[None]:

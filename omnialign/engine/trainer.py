@@ -32,7 +32,7 @@ from omnialign.engine.objective import Objective, PairMetrics, StepBatches, Step
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate, rate_scales
 from omnialign.engine.run_folder import RunFolder, damaged
 from omnialign.engine.sharding import clip_gradients, shard, shards, whole
-from omnialign.errors import ModelError, RecipeError, TrainingError
+from omnialign.errors import ModelError, OmniAlignError, RecipeError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace, build
@@ -99,9 +99,7 @@ class _Run:
         self.sharded = shards(recipe.train, self.accelerator.num_processes)
         self.device = self.accelerator.device
         self.start = None if self.folder.last_step() else _start(recipe)
-        if self.accelerator.is_main_process:
-            self.folder.start(recipe, resume)
-        self.accelerator.wait_for_everyone()
+        self._on_main(lambda: self.folder.start(recipe, resume))
         self.first_step = self.folder.last_step()
 
     def __call__(self) -> SharedSpace:
@@ -179,17 +177,20 @@ class _Run:
             raise damaged(self.folder.checkpoint(self.first_step), error) from error
 
     def _save_checkpoint(self, step: int) -> None:
-        main, tensors = self.accelerator.is_main_process, dict[str, Tensor]()
-        if main or self.sharded:  # whose parts all processes have to give
+        tensors = dict[str, Tensor]()
+        if self.accelerator.is_main_process or self.sharded:  # whose parts all have to give
             tensors = state_tensors(self.objective, self.optimizer, self.average)
-        failure: list[TrainingError | None] = [None]
-        if main:
-            counts = {"skipped": self.skipped, "warned_of": sorted(self.watch.said)}
+        counts = {"skipped": self.skipped, "warned_of": sorted(self.watch.said)}
+        keep = self.recipe.train.keep_checkpoints
+        self._on_main(lambda: self.folder.save_checkpoint(step, keep, tensors, counts))
+
+    def _on_main(self, work: Callable[[], object]) -> None:
+        """Runs on the main process while the others wait; what it cannot do is an error of all."""
+        failure: list[OmniAlignError | None] = [None]
+        if self.accelerator.is_main_process:
             try:
-                self.folder.save_checkpoint(
-                    step, self.recipe.train.keep_checkpoints, tensors, counts
-                )
-            except TrainingError as error:
+                work()
+            except OmniAlignError as error:
                 failure = [error]
         broadcast_object_list(failure)
         if failure[0]:
@@ -305,10 +306,7 @@ class _Run:
         if self.average:
             self.average.copy_to(self.space)
         space = self._whole_space().eval()
-        if self.accelerator.is_main_process:
-            with self.folder.writing("the trained model"):
-                space.save(self.folder.path)
-        self.accelerator.wait_for_everyone()
+        self._on_main(lambda: self.folder.save_model(space))
         self.accelerator.end_training()
         return space
 
