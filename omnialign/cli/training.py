@@ -69,7 +69,7 @@ def train(
                 "run": str(output),
                 "modalities": space.modalities,
                 "fingerprint": space.fingerprint(),
-                "last_step": vars(last[0]) if last else None,
+                "last_step": last[0].record() if last else None,
             }
         )
     else:

@@ -5,8 +5,10 @@ Axes: n pairs of a batch, D dim.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +44,10 @@ class StepReport:
     warnings: list[str] = field(default_factory=list[str])
     """Those that are new with this step."""
 
+    def record(self) -> dict[str, Any]:
+        """As JSON has it: null for a number that is not finite."""
+        return _finite(asdict(self))
+
     def scalars(self) -> dict[str, float]:
         """Flat names for trackers."""
         told = asdict(self)
@@ -52,6 +58,12 @@ class StepReport:
             by_tower = told.pop(f"tower_{kind}")
             named |= {f"{kind.removesuffix('s')}/{name}": v for name, v in by_tower.items()}
         return told | named
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inside) for key, inside in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import shutil
@@ -181,9 +180,9 @@ class RunFolder:
         _replace(self._micro_batch, json.dumps({"micro_batch_size": size}) + "\n")
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """One more line; what is not finite is null there."""
+        """One more line; all numbers are finite."""
         with self.writing("a line of metrics"), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def damaged(checkpoint: Path, error: Exception) -> TrainingError:
@@ -203,12 +202,6 @@ def environment_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inside) for key, inside in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _keep_lines(file: Path, wanted: Callable[[Any], bool]) -> None:

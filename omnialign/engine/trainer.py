@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -297,7 +296,7 @@ class _Run:
                 means = {key: values.pop(0) for key in measured}
                 report.pairs[name] = {"temperature": math.exp(-scale), **means}
         report.warnings = self.watch.new_warnings(report)
-        self.folder.append_metrics(asdict(report))
+        self.folder.append_metrics(report.record())
         self.accelerator.log(report.scalars(), step=step)
         if self.listener:
             self.listener(report)
