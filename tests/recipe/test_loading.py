@@ -182,7 +182,10 @@ class TestLoad:
             ),
             ("towers.toy_words={frozen=true, layer_decay=0.5}", "leaves nothing for layer_decay"),
             ("towers.toy_words={frozen=true, decode='scaled'}", "leave out decode = .scaled."),
-            ("train.kept_graphs_mib=64", "kept_graphs_mib = 64 .* give micro_batch_size too"),
+            (
+                "train.kept_graphs_mib=64",
+                "toml: train: kept_graphs_mib = 64 .* micro_batch_size too",
+            ),
             ("towers.toy_words.lora.rank=0", "towers.toy_words.lora.rank"),
             ("towers.toy_words.lora.rnk=4", "did you mean 'rank'"),
             ("towers.toy_words.layer_decay=1.5", "layer_decay"),
