@@ -117,12 +117,17 @@ def _read_config(folder: Path) -> _Config:
     if not folder.is_dir():
         raise ModelError(f"no model folder at '{folder}'; give the --output of a training run")
     for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
+        if (folder / name).is_file():
+            continue
+        if (folder / "recipe.toml").is_file():
             raise ModelError(
-                f"'{folder}' is no complete model: {name} is missing; a run that was stopped "
-                "before its end goes on with: omnialign train RECIPE --output "
-                f"{folder} --resume"
+                f"the run in '{folder}' has not come to its end: {name} is missing; go on with it: "
+                f"omnialign train RECIPE --output {folder} --resume"
             )
+        raise ModelError(
+            f"'{folder}' holds no model: {name} is missing; give the --output of a training run, "
+            "or a folder that a model was saved to"
+        )
     file = folder / "config.json"
     try:
         table = json.loads(file.read_text("utf-8"))

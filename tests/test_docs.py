@@ -1,7 +1,8 @@
 """Every code block and command of the documentation, executed as a reader would.
 
-The blocks of one file share a temporary folder and a Python session, in order. A comment on the
-line before a block says what is different about it:
+The blocks of one file share a temporary folder and a Python session, in order. Each command of a
+console has a shell of its own, or runs in this process where it is ours and needs none. A comment
+on the line before a block says what is different about it:
 
     <!-- not run: REASON -->    it is not executed
     <!-- slow -->               `pytest -m slow` alone executes it; mark what builds on it too
@@ -15,9 +16,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ from typing import Any
 
 import pytest
 
+from omnialign.cli import main
 from omnialign.registry import registry
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +40,8 @@ SECONDS_PER_COMMAND = 1500
 FENCE = re.compile(r"^(?P<indent>\s*)(?P<ticks>`{3,})(?P<language>[\w-]*)(?P<rest>.*)$")
 NOT_RUN = re.compile(r"<!-- not run: (?P<reason>\S.*) -->")
 SLOW = "<!-- slow -->"
+OURS = re.compile(r"omnialign [^|<>&;$*?`]*")
+"""A command of ours that wants nothing of a shell but quotes."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +83,17 @@ def blocks(text: str) -> Iterator[Block]:
         number = end + 1
 
 
-def script(block: Block) -> str:
-    """The commands of a block: all lines of `bash`, those after a `$` of `console`."""
+def commands(block: Block) -> list[str]:
+    """All of `bash` as one; of `console`, what stands after each `$`."""
     if block.language == "bash":
-        return block.content
-    commands: list[str] = []
+        return [block.content]
+    found: list[str] = []
     for line in block.content.splitlines():
         if line.startswith("$ "):
-            commands.append(line[2:])
-        elif line.startswith("> ") or (commands and commands[-1].endswith("\\")):
-            commands.append(line.removeprefix("> "))
-    return "\n".join(commands) + "\n"
+            found.append(line[2:])
+        elif line.startswith("> ") or (found and found[-1].endswith("\\")):
+            found[-1] += "\n" + line.removeprefix("> ")
+    return found
 
 
 class Session:
@@ -96,6 +102,7 @@ class Session:
     def __init__(self, page: Path, folder: Path) -> None:
         self.page = page
         self.folder = folder
+        self.installed = provided()
         self.module = ModuleType(f"page_{re.sub(r'[^a-z0-9]', '_', page.stem.lower())}")
         sys.modules[self.module.__name__] = self.module
 
@@ -118,16 +125,30 @@ class Session:
             padded = "\n" * (block.line - 1) + block.content
             exec(compile(padded, str(self.page), "exec", dont_inherit=True), vars(self.module))
         elif block.language in ("bash", "console"):
-            self.shell(script(block), where)
+            found = [re.sub(r"\buv run (?=\w)", "", command) for command in commands(block)]
+            assert found, f"{where}: no command; commands of a console block begin with '$ '"
+            for command in found:
+                (self.omnialign if OURS.fullmatch(command) else self.shell)(command, where)
+
+    def omnialign(self, command: str, where: str) -> None:
+        """In this process, which has imported torch, with none but the installed plugins."""
+        _, *arguments = shlex.split(command, comments=True)
+        on_the_page = provided()
+        provide(self.installed)
+        with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+            warnings.simplefilter("default")
+            patch.setattr(sys, "argv", ["omnialign", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        provide(on_the_page)
+        assert not ended.value.code, f"{where}: exit {ended.value.code}: {command}"
 
     def shell(self, commands: str, where: str) -> None:
-        commands = re.sub(r"\buv run (?=\w)", "", commands)
-        assert commands.strip(), f"{where}: no command; commands of a console block begin with '$ '"
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", commands],
             cwd=self.folder,
-            env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "PATH": path},
             capture_output=True,
             text=True,
             timeout=SECONDS_PER_COMMAND,
@@ -136,15 +157,29 @@ class Session:
         assert done.returncode == 0, f"{where}: exit {done.returncode}\n{done.stdout}{done.stderr}"
 
 
+Provided = tuple[list[Any], dict[str, Any], dict[str, Any]]
+
+
+def provided() -> Provided:
+    """What the registry knows: plugins, modalities, sources."""
+    plugins = registry()
+    return plugins.plugins[:], plugins.modalities.copy(), plugins.sources.copy()
+
+
+def provide(known: Provided) -> None:
+    plugins = registry()
+    plugins.plugins, plugins.modalities, plugins.sources = known
+
+
 @pytest.fixture
 def _restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A page may register plugins, import modules that it wrote, and write where it is."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    plugins, modules = registry(), set(sys.modules)
-    before = plugins.plugins[:], plugins.modalities.copy(), plugins.sources.copy()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before, modules = provided(), set(sys.modules)
     yield
-    plugins.plugins, plugins.modalities, plugins.sources = before
+    provide(before)
     for name in set(sys.modules) - modules:
         file = getattr(sys.modules[name], "__file__", None)
         if name.startswith("page_") or (file and Path(file).is_relative_to(tmp_path)):
@@ -194,7 +229,7 @@ def test_blocks_are_found_with_their_markers() -> None:
 
 def test_commands_continue_over_lines_and_output_is_left_out() -> None:
     content = "$ omnialign train \\\n    mine.toml\nstep 1\n$ ls\nfile\n"
-    assert script(Block(1, "console", content)) == "omnialign train \\\n    mine.toml\nls\n"
+    assert commands(Block(1, "console", content)) == ["omnialign train \\\n    mine.toml", "ls"]
 
 
 @pytest.mark.usefixtures("_restored")
@@ -202,6 +237,8 @@ def test_a_failing_block_is_reported_with_its_place(tmp_path: Path) -> None:
     session = Session(ROOT / "README.md", tmp_path)
     with pytest.raises(AssertionError, match=r"README\.md:7: exit 3\s+seen"):
         session.run(Block(7, "bash", "echo seen; exit 3; echo unseen\n"))
+    with pytest.raises(AssertionError, match=r"README\.md:7: exit 1: omnialign recipes show none"):
+        session.run(Block(7, "console", "$ uv run omnialign recipes show none\n"))
     with pytest.raises(pytest.fail.Exception, match="a block of 'yaml'"):
         session.run(Block(7, "yaml", "a: 1\n"))
     with pytest.raises(ZeroDivisionError) as caught:

@@ -195,7 +195,7 @@ LAYER = "towers.toy_signal.encoder.layers.0.bias"
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: (f / "config.json").unlink(), r"config\.json is missing.*--resume"),
+        (lambda f: (f / "config.json").unlink(), r"config\.json is missing; give the --output"),
         (lambda f: (f / "model.safetensors").unlink(), r"model\.safetensors is missing"),
         (lambda f: (f / "config.json").write_text("{"), r"config\.json is damaged"),
         (lambda f: (f / "config.json").write_bytes(b"\xff"), r"config\.json is damaged"),
@@ -244,6 +244,12 @@ def test_a_modality_that_is_no_longer_installed(
     monkeypatch.delitem(toys.modalities, "toy_echo")
     with pytest.raises(OmniAlignError, match="no installed plugin provides modality 'toy_echo'"):
         load(folder)
+
+
+def test_a_run_without_its_model(tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").touch()
+    with pytest.raises(ModelError, match=r"not come to its end: config\.json is .* --resume$"):
+        load(tmp_path)
 
 
 def test_no_folder(tmp_path: Path) -> None:

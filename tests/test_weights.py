@@ -139,5 +139,21 @@ def test_a_resumed_run_does_not_need_what_it_started_from(tmp_path: Path) -> Non
     (tmp_path / "first" / "config.json").unlink()
     longer = {**toy.recipe(num_steps=3), "start_from": str(tmp_path / "first")}
     train(parse_recipe(longer), tmp_path / "second", resume=True)
-    with pytest.raises(ModelError, match=r"config\.json is missing"):
+    with pytest.raises(
+        ModelError, match=r"^start_from: the run in .*config\.json is missing; go on"
+    ):
         train(parse_recipe(table), tmp_path / "third")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [("nowhere", "no model folder at '{}'; give the"), (".", "'{}' holds no model: config.json")],
+)
+def test_a_model_to_start_from_is_looked_at_before_all_else(
+    tmp_path: Path, place: str, message: str
+) -> None:
+    start = tmp_path / place
+    with pytest.raises(ModelError) as caught:
+        train(parse_recipe({**toy.recipe(), "start_from": str(start)}), tmp_path / "run")
+    assert str(caught.value).startswith("start_from: " + message.format(start))
+    assert not (tmp_path / "run").exists()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Annotated, Any, NoReturn
@@ -33,6 +35,9 @@ Dim = Annotated[
 out = Console()
 err = Console(stderr=True)
 
+SECONDS_FOR_THE_MAIN_PROCESS = 10.0
+"""To say an error that all have: then the launcher ends the others before they repeat it."""
+
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
@@ -40,8 +45,18 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def is_main_process() -> bool:
+    """False in the other processes of `accelerate launch`, which print nothing."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def fail(message: str, status: int = 1) -> NoReturn:
-    """Prints an error on standard error and exits."""
+    """Prints an error on standard error and exits.
+
+    Of several processes the main one speaks first, and another only of an error that is its own.
+    """
+    if not is_main_process():
+        time.sleep(SECONDS_FOR_THE_MAIN_PROCESS)
     err.print(f"[bold red]error:[/] {_escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(status)
 

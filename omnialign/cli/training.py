@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from collections.abc import Callable, Generator
@@ -13,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnialign.cli.output import Dim, Json, err, note, percent, print_json, progress, table
+from omnialign.cli.output import (
+    Dim,
+    Json,
+    err,
+    is_main_process,
+    note,
+    percent,
+    print_json,
+    progress,
+    table,
+)
 
 if TYPE_CHECKING:
     from omnialign.engine.diagnostics import StepReport
@@ -60,7 +69,7 @@ def train(
                 "run": str(output),
                 "modalities": space.modalities,
                 "fingerprint": space.fingerprint(),
-                "last_step": vars(last[0]) if last else None,
+                "last_step": last[0].record() if last else None,
             }
         )
     else:
@@ -130,11 +139,6 @@ def _described(report: StepReport) -> str:
         f"step {report.step}/{report.num_steps}  loss {report.loss:.3f}  {pairs}  "
         f"{report.samples_per_second:.0f} samples/s  {left} left{aside}"
     )
-
-
-def is_main_process() -> bool:
-    """False in the other processes of `accelerate launch`, which print nothing."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def evaluate(

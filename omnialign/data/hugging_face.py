@@ -9,7 +9,7 @@ from typing import Any
 from omnialign.contract import Source
 from omnialign.data.arrow_cells import ArrowCells
 from omnialign.data.shards import LazyRow
-from omnialign.errors import DataError
+from omnialign.errors import DataError, choices
 
 
 class HuggingFace(Source):
@@ -23,19 +23,25 @@ class HuggingFace(Source):
         self,
         path: str | None = None,
         repository: str | None = None,
-        split: str = "train",
+        split: str | None = None,
         config: str | None = None,
     ) -> None:
         """Needs `pip install omnialign[datasets]`.
+
+        Args:
+            path: a folder that `save_to_disk` wrote, or one of data files.
+            repository: of the hub.
+            split: of the dataset; by default `train`, or the only one that `save_to_disk` wrote.
+            config: of the dataset, where it has several.
 
         Raises:
             DataError: no such dataset or split.
         """
         where = place_of(path, repository)
         self._options = path, repository, split, config
-        dataset = loaded(where, split, config)
+        dataset, found = loaded(where, split, config)
         table = dataset.with_format("arrow")[:]
-        self._cells = HuggingFaceCells(table, dataset.features, f"datasets {where}, {split}")
+        self._cells = HuggingFaceCells(table, dataset.features, f"datasets {where}, {found}")
         self.root = Path(path) if path else None
 
     def __reduce__(self) -> Any:
@@ -88,8 +94,13 @@ class HuggingFaceCells(ArrowCells):
         return self._labels[column][value] if column in self._labels else value
 
 
-def loaded(where: str, split: str, config: str | None, streaming: bool = False) -> Any:
-    """A `Dataset`, or an `IterableDataset`; raises `DataError`."""
+def loaded(
+    where: str, split: str | None, config: str | None, streaming: bool = False
+) -> tuple[Any, str]:
+    """A `Dataset`, or an `IterableDataset`, and its split; raises `DataError`.
+
+    Without `split` that is `train`, or the only one that `save_to_disk` wrote.
+    """
     try:
         import datasets
     except ImportError as error:
@@ -98,13 +109,24 @@ def loaded(where: str, split: str, config: str | None, streaming: bool = False) 
             "pip install 'omnialign[datasets]'"
         ) from None
     marks = [Path(where, name) for name in ("state.json", "dataset_dict.json")]
+    name = split or "train"
     try:
-        if any(mark.is_file() for mark in marks):
-            found = datasets.load_from_disk(where)
-            found = found[split] if isinstance(found, datasets.DatasetDict) else found
-            return found.to_iterable_dataset() if streaming else found
-        return datasets.load_dataset(where, config, split=split, streaming=streaming)
+        if not any(mark.is_file() for mark in marks):
+            return datasets.load_dataset(where, config, split=name, streaming=streaming), name
+        saved: Any = datasets.load_from_disk(where)
     except Exception as error:
         raise DataError(
-            f"datasets cannot load split '{split}' of {where}: {type(error).__name__}: {error}"
+            f"datasets cannot load split '{name}' of {where}: {type(error).__name__}: {error}"
         ) from error
+    splits: dict[str, Any] = saved
+    if isinstance(saved, datasets.Dataset):
+        splits = {str(saved.split or ""): saved}
+    hint = ""
+    if len(splits) == 1:
+        name = split or next(iter(splits))
+        hint = "; or leave split out"
+    if name not in splits:
+        raise DataError(
+            f"{where} has no split '{name}'; {choices(name, filter(None, splits))}{hint}"
+        )
+    return splits[name].to_iterable_dataset() if streaming else splits[name], name or "all rows"

@@ -25,7 +25,7 @@ class HuggingFaceStream(Source):
         self,
         path: str | None = None,
         repository: str | None = None,
-        split: str = "train",
+        split: str | None = None,
         config: str | None = None,
         num_rows: int | None = None,
         shuffle_window: int = 1000,
@@ -35,7 +35,7 @@ class HuggingFaceStream(Source):
         Args:
             path: a folder of data files, or one that `save_to_disk` wrote.
             repository: of the hub.
-            split: of the dataset.
+            split: of the dataset; by default `train`, or the only one that `save_to_disk` wrote.
             config: of the dataset, where it has several.
             num_rows: to read of the stream; only needed where the dataset does not say it.
             shuffle_window: rows, undecoded, that are held in memory and shuffled.
@@ -44,11 +44,11 @@ class HuggingFaceStream(Source):
             DataError: no such dataset, or its number of rows is not known.
         """
         where = place_of(path, repository)
-        self._dataset = loaded(where, split, config, streaming=True)
-        self._name = f"datasets {where}, {split}"
+        self._dataset, found = loaded(where, split, config, streaming=True)
+        self._name = f"datasets {where}, {found}"
         self.root = Path(path) if path else None
         self.shuffle_window = self._window = shuffle_window
-        stated = (self._dataset.info.splits or {}).get(split)
+        stated = (self._dataset.info.splits or {}).get(found)
         self._num_rows = num_rows or (stated.num_examples if stated else 0)
         if self._num_rows < 1 or shuffle_window < 1:
             raise DataError(

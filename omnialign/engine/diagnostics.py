@@ -5,8 +5,10 @@ Axes: n pairs of a batch, D dim.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +44,10 @@ class StepReport:
     warnings: list[str] = field(default_factory=list[str])
     """Those that are new with this step."""
 
+    def record(self) -> dict[str, Any]:
+        """As JSON has it: null for a number that is not finite."""
+        return _finite(asdict(self))
+
     def scalars(self) -> dict[str, float]:
         """Flat names for trackers."""
         told = asdict(self)
@@ -52,6 +58,12 @@ class StepReport:
             by_tower = told.pop(f"tower_{kind}")
             named |= {f"{kind.removesuffix('s')}/{name}": v for name, v in by_tower.items()}
         return told | named
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inside) for key, inside in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @torch.no_grad()
@@ -120,10 +132,11 @@ def pair_names(recipe: Recipe) -> list[str]:
 
 
 class Watch:
-    """Warns once of each thing that goes wrong."""
+    """Warns once of each thing that goes wrong, or does nothing."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, num_processes: int) -> None:
         self._recipe = recipe
+        self._num_processes = num_processes
         self.said: set[str] = set()
 
     def new_warnings(self, report: StepReport) -> list[str]:
@@ -134,6 +147,18 @@ class Watch:
 
     def _all(self, report: StepReport) -> Iterable[str]:
         train = self._recipe.train
+        if train.shard_weights and self._num_processes == 1:
+            yield (
+                "train.shard_weights: one process has nothing to spread its weights over; launch "
+                "several (accelerate launch), or leave it out"
+            )
+        for modality, tower in self._recipe.towers.items():
+            if tower.frozen_steps >= train.num_steps:
+                yield (
+                    f"towers.{modality}.frozen_steps: the encoder would train after step "
+                    f"{tower.frozen_steps}, and the run ends at {train.num_steps}; say frozen = "
+                    "true if that is meant, else lower it"
+                )
         for pair, name in zip(self._recipe.pairs, pair_names(self._recipe), strict=True):
             if name not in report.pairs:  # it was not its turn
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -45,8 +46,9 @@ def _adapt(encoder: nn.Module, modality: str, lora: Lora) -> Any:
     if not targets:
         raise RecipeError(
             f"{where}: the encoder has no linear layer; name other layers in targets, such as "
-            f"{_some(name for name, layer in encoder.named_modules() if _holds_weights(layer))}"
+            f"{_some(_adaptable(encoder))}"
         )
+    _check_targets(f"{where}.targets", targets, encoder)
     config = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,  # pyright: ignore[reportArgumentType]
@@ -57,8 +59,7 @@ def _adapt(encoder: nn.Module, modality: str, lora: Lora) -> Any:
         model = LoraModel(encoder, config, "default")
     except ValueError as error:
         raise RecipeError(
-            f"{where}: {error}; the encoder has the layers "
-            f"{_some(name for name, layer in encoder.named_modules() if _holds_weights(layer))}"
+            f"{where}: {error}; the encoder has the layers {_some(_adaptable(encoder))}"
         ) from None
     for layer in encoder.modules():
         if isinstance(layer, BaseTunerLayer):
@@ -67,22 +68,38 @@ def _adapt(encoder: nn.Module, modality: str, lora: Lora) -> Any:
     return model
 
 
+def _check_targets(where: str, targets: Iterable[str], encoder: nn.Module) -> None:
+    """Each is a layer that can be adapted, or the end of the names of some, and of no other."""
+    layers, adaptable = dict(encoder.named_modules()), _adaptable(encoder)
+    for target in targets:
+        meant = [name for name in layers if f".{name}".endswith(f".{target}")]
+        wrong = [name for name in meant if name not in adaptable]
+        if meant and not wrong:
+            continue
+        found = f"{wrong[0]}, a {type(layers[wrong[0]]).__name__}" if wrong else "no layer"
+        raise RecipeError(
+            f"{where}: '{target}' is {found}; what can be adapted: {_some(adaptable)}"
+        )
+
+
 def linear_layers(encoder: nn.Module) -> list[str]:
     """Names of all linear layers, those of multi-head attention as one."""
-    attention = [n for n, m in encoder.named_modules() if isinstance(m, nn.MultiheadAttention)]
-    return [
-        name
-        for name, layer in encoder.named_modules()
-        if name in attention
-        or (isinstance(layer, nn.Linear) and name.rpartition(".")[0] not in attention)
-    ]
+    kinds = (nn.Linear, nn.MultiheadAttention)
+    return [name for name, layer in _adaptable(encoder).items() if isinstance(layer, kinds)]
 
 
-def _holds_weights(layer: nn.Module) -> bool:
-    return any(p.ndim >= 2 for p in layer.parameters(recurse=False))
+def _adaptable(encoder: nn.Module) -> dict[str, nn.Module]:
+    """Layers that hold a matrix, by name; multi-head attention as one, since it calls no layer."""
+    layers = dict(encoder.named_modules())
+    return {
+        name: layer
+        for name, layer in layers.items()
+        if any(p.ndim >= 2 for p in layer.parameters(recurse=False))
+        and not isinstance(layers.get(name.rpartition(".")[0]), nn.MultiheadAttention)
+    }
 
 
-def _some(names: Any) -> str:
+def _some(names: Iterable[str]) -> str:
     found = [name for name in names if name]
     return ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
 

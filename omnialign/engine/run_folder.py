@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import platform
 import shutil
@@ -22,6 +21,7 @@ from omnialign.errors import TrainingError
 from omnialign.overrides import read_toml
 from omnialign.recipe import Recipe, parse_recipe, to_toml
 from omnialign.registry import registry
+from omnialign.space import SharedSpace
 
 FREE_TO_CHANGE = {
     "num_steps",
@@ -139,6 +139,10 @@ class RunFolder:
         for old in self._saved()[:-keep]:
             shutil.rmtree(old)
 
+    def save_model(self, space: SharedSpace) -> None:
+        with self.writing("the trained model"):
+            space.save(self.path)
+
     @contextmanager
     def writing(self, what: str) -> Generator[None]:
         """Makes a full disk a `TrainingError` that names the checkpoint to go on from."""
@@ -176,9 +180,9 @@ class RunFolder:
         _replace(self._micro_batch, json.dumps({"micro_batch_size": size}) + "\n")
 
     def append_metrics(self, record: dict[str, Any]) -> None:
-        """One more line; what is not finite is null there."""
+        """One more line; all numbers are finite."""
         with self.writing("a line of metrics"), self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+            file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
 def damaged(checkpoint: Path, error: Exception) -> TrainingError:
@@ -198,12 +202,6 @@ def environment_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inside) for key, inside in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _keep_lines(file: Path, wanted: Callable[[Any], bool]) -> None:

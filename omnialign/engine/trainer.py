@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -32,7 +31,7 @@ from omnialign.engine.objective import Objective, PairMetrics, StepBatches, Step
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate, rate_scales
 from omnialign.engine.run_folder import RunFolder, damaged
 from omnialign.engine.sharding import clip_gradients, shard, shards, whole
-from omnialign.errors import RecipeError, TrainingError
+from omnialign.errors import ModelError, OmniAlignError, RecipeError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace, build
@@ -63,6 +62,7 @@ def train(
 
     Raises:
         DataError: no usable rows, or too many unreadable ones.
+        ModelError: there is no model at `start_from`, or it is another than the recipe's.
         TrainingError: the folder holds another run, memory runs out, or gradients are no longer
             finite.
     """
@@ -82,7 +82,6 @@ class _Run:
         self.recipe = recipe
         self.listener = listener
         self.feature_listener = feature_listener
-        self.watch = Watch(recipe)
         self.skipped = self.skipped_in_a_row = 0
         self.folder = RunFolder(output)
         self.accelerator = Accelerator(
@@ -96,11 +95,11 @@ class _Run:
                 )
             ],
         )
+        self.watch = Watch(recipe, self.accelerator.num_processes)
         self.sharded = shards(recipe.train, self.accelerator.num_processes)
         self.device = self.accelerator.device
-        if self.accelerator.is_main_process:
-            self.folder.start(recipe, resume)
-        self.accelerator.wait_for_everyone()
+        self.start = None if self.folder.last_step() else _start(recipe)
+        self._on_main(lambda: self.folder.start(recipe, resume))
         self.first_step = self.folder.last_step()
 
     def __call__(self) -> SharedSpace:
@@ -121,9 +120,10 @@ class _Run:
         check_held_out(recipe)
         torch.manual_seed(recipe.seed)
         self.space = space = build(recipe)
-        if recipe.start_from is not None and not self.first_step:
+        if self.start is not None and recipe.start_from is not None:
             fixed = [p.modalities for p in recipe.pairs if not p.learn_temperature]
-            take_weights(space, load(recipe.start_from, "cpu"), recipe.start_from, fixed)
+            take_weights(space, self.start, recipe.start_from, fixed)
+            self.start = None
         self.adapters = Adapters(space, recipe)
         group = dist.group.WORLD if accelerator.num_processes > 1 else None
         bf16 = _bf16(train.precision, self.device)
@@ -176,17 +176,20 @@ class _Run:
             raise damaged(self.folder.checkpoint(self.first_step), error) from error
 
     def _save_checkpoint(self, step: int) -> None:
-        main, tensors = self.accelerator.is_main_process, dict[str, Tensor]()
-        if main or self.sharded:  # whose parts all processes have to give
+        tensors = dict[str, Tensor]()
+        if self.accelerator.is_main_process or self.sharded:  # whose parts all have to give
             tensors = state_tensors(self.objective, self.optimizer, self.average)
-        failure: list[TrainingError | None] = [None]
-        if main:
-            counts = {"skipped": self.skipped, "warned_of": sorted(self.watch.said)}
+        counts = {"skipped": self.skipped, "warned_of": sorted(self.watch.said)}
+        keep = self.recipe.train.keep_checkpoints
+        self._on_main(lambda: self.folder.save_checkpoint(step, keep, tensors, counts))
+
+    def _on_main(self, work: Callable[[], object]) -> None:
+        """Runs on the main process while the others wait; what it cannot do is an error of all."""
+        failure: list[OmniAlignError | None] = [None]
+        if self.accelerator.is_main_process:
             try:
-                self.folder.save_checkpoint(
-                    step, self.recipe.train.keep_checkpoints, tensors, counts
-                )
-            except TrainingError as error:
+                work()
+            except OmniAlignError as error:
                 failure = [error]
         broadcast_object_list(failure)
         if failure[0]:
@@ -293,7 +296,7 @@ class _Run:
                 means = {key: values.pop(0) for key in measured}
                 report.pairs[name] = {"temperature": math.exp(-scale), **means}
         report.warnings = self.watch.new_warnings(report)
-        self.folder.append_metrics(asdict(report))
+        self.folder.append_metrics(report.record())
         self.accelerator.log(report.scalars(), step=step)
         if self.listener:
             self.listener(report)
@@ -302,10 +305,7 @@ class _Run:
         if self.average:
             self.average.copy_to(self.space)
         space = self._whole_space().eval()
-        if self.accelerator.is_main_process:
-            with self.folder.writing("the trained model"):
-                space.save(self.folder.path)
-        self.accelerator.wait_for_everyone()
+        self._on_main(lambda: self.folder.save_model(space))
         self.accelerator.end_training()
         return space
 
@@ -331,6 +331,14 @@ def _check_sharded(recipe: Recipe) -> None:
             f"{taken[0]} and train.shard_weights exclude each other on several processes; leave "
             "one of them out"
         )
+
+
+def _start(recipe: Recipe) -> SharedSpace | None:
+    """The model that a new run begins from; raises `ModelError` where it cannot be loaded."""
+    try:
+        return load(recipe.start_from, "cpu") if recipe.start_from is not None else None
+    except ModelError as error:
+        raise ModelError(f"start_from: {error}") from None
 
 
 def _bf16(precision: str, device: torch.device) -> bool:

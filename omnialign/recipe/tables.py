@@ -124,6 +124,11 @@ class Tower(_Table):
         set_too = [n for n in others if getattr(self, n) != type(self).model_fields[n].default]
         if self.frozen and set_too:
             raise ValueError(f"frozen = true leaves nothing for {set_too[0]}; say one of them")
+        if self.frozen and not self.augmentations and self.decode == "scaled":
+            raise ValueError(
+                "frozen = true without augmentations computes features once, of whole samples; "
+                'leave out decode = "scaled"'
+            )
         return self
 
 
@@ -301,6 +306,15 @@ class Train(_Table):
     trackers: list[Tracker] = Field(
         default_factory=lambda: ["tensorboard"], description="Of accelerate; [] for none."
     )
+
+    @pydantic.model_validator(mode="after")
+    def _graphs_of_micro_batches(self) -> Train:
+        if self.kept_graphs_mib != "auto" and self.micro_batch_size is None:
+            raise ValueError(
+                f"kept_graphs_mib = {self.kept_graphs_mib} is of micro-batches; give "
+                "micro_batch_size too, or leave it out"
+            )
+        return self
 
 
 class Recipe(_Table):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from omnialign.contract import Blob
 from omnialign.data.hugging_face import HuggingFace
+from omnialign.data.hugging_face_stream import HuggingFaceStream
 from omnialign.errors import DataError
 
 datasets = pytest.importorskip("datasets", reason="omnialign[datasets] is not installed")
@@ -97,10 +99,27 @@ def source_text(source: HuggingFace) -> list[str]:
     return [source[i]["text"][0] for i in range(len(source))]
 
 
+@pytest.mark.parametrize("source", [HuggingFace, partial(HuggingFaceStream, num_rows=3)])
+def test_a_split_that_is_not_there(tmp_path: Path, dataset: Any, source: Any) -> None:
+    dataset.train_test_split(10).save_to_disk(tmp_path / "both")
+    with pytest.raises(
+        DataError, match=r"both has no split 'tset'; .*'test'\? valid: test, train$"
+    ):
+        source(str(tmp_path / "both"), split="tset")
+    dataset.save_to_disk(tmp_path / "nameless")
+    with pytest.raises(DataError, match="no split 'train'; valid: none; or leave split out"):
+        source(str(tmp_path / "nameless"), split="train")
+    dataset.to_parquet(tmp_path / "files" / "test.parquet")
+    named = datasets.load_dataset(str(tmp_path / "files"), split="test")
+    named.save_to_disk(tmp_path / "named")
+    for split in (None, "test"):
+        row = source(str(tmp_path / "named"), split=split)[1]
+        assert ", test: row 1, " in str(row["picture"])
+    with pytest.raises(DataError, match="no split 'train'; valid: test; or leave split out"):
+        source(str(tmp_path / "named"), split="train")
+
+
 def test_what_cannot_be_loaded(tmp_path: Path, dataset: Any) -> None:
-    dataset.train_test_split(10).save_to_disk(tmp_path / "saved")
-    with pytest.raises(DataError, match=r"cannot load split 'val' of .*saved: KeyError"):
-        HuggingFace(str(tmp_path / "saved"), split="val")
     with pytest.raises(DataError, match=r"cannot load split 'train' of .*nowhere"):
         HuggingFace(str(tmp_path / "nowhere"))
     for options in ({}, {"path": "a", "repository": "b"}):

@@ -91,7 +91,7 @@ class TestWatch:
     def watch(self, **pair: Any) -> Watch:
         table = toy.recipe()
         table["pairs"][0] |= pair
-        return Watch(parse_recipe(table))
+        return Watch(parse_recipe(table), num_processes=1)
 
     @pytest.mark.parametrize(
         ("told", "start", "remedy"),
@@ -111,6 +111,19 @@ class TestWatch:
         assert warning.startswith(start)
         assert remedy in warning
         assert watch.new_warnings(report(**told)) == []
+
+    def test_weights_are_not_sharded_over_one_process(self) -> None:
+        wanted = parse_recipe(toy.recipe(shard_weights=True))
+        (warning,) = Watch(wanted, num_processes=1).new_warnings(report())
+        assert warning.startswith("train.shard_weights: one process")
+        assert Watch(wanted, num_processes=2).new_warnings(report()) == []
+
+    def test_an_encoder_that_is_never_unfrozen(self) -> None:
+        for num_steps, said in ((7, ["towers.toy_signal.frozen_steps"]), (8, [])):
+            table = toy.recipe(num_steps=num_steps)
+            table["towers"] = {"toy_signal": {"frozen_steps": 7}}
+            found = Watch(parse_recipe(table), num_processes=1).new_warnings(report())
+            assert [text.partition(":")[0] for text in found] == said
 
     def test_nothing_is_said_of_a_pair_whose_turn_it_was_not(self) -> None:
         told = report()

@@ -171,9 +171,24 @@ class TestMistakes:
         with pytest.raises(RecipeError, match=r"toy_words\.lora: .*no linear layer; .* as table"):
             adapted(parse_recipe(table))
 
-    def test_an_unknown_target(self) -> None:
-        with pytest.raises(RecipeError, match=r"toy_signal\.lora: .*the layers layers\.0, layers"):
-            adapted(recipe({"targets": ["attention"]}))
+    @pytest.mark.parametrize(
+        ("target", "found"),
+        [
+            ("attention", "no layer"),
+            ("inear1", "no layer"),
+            ("norm1", "layers.layers.0.norm1, a LayerNorm"),
+            ("layers", "layers, a TransformerEncoder"),
+            ("out_proj", "layers.layers.0.self_attn.out_proj, a NonDynamicallyQuantizableLinear"),
+        ],
+    )
+    def test_each_target_is_checked(self, target: str, found: str) -> None:
+        with pytest.raises(RecipeError) as caught:
+            adapted(recipe({"targets": ["linear1", target]}), Attentive())
+        where = "towers.toy_signal.lora.targets"
+        assert str(caught.value).startswith(
+            f"{where}: '{target}' is {found}; what can be adapted: layers.layers.0.self_attn, "
+            "layers.layers.0.linear1, "
+        )
 
     def test_peft_is_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "peft", None)

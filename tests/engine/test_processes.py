@@ -5,6 +5,7 @@ The test runs this file as the script of both.
 
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -146,6 +147,20 @@ def test_checkpoints_move_between_one_process_and_sharded_ones(
     weights = [load_file(run / "model.safetensors") for run in (moved, alone)]
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-4, atol=1e-5)
     assert len((moved / "metrics.jsonl").read_text().splitlines()) == 6
+
+
+def test_a_mistake_is_said_once(
+    tmp_path: Path, start_script: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """Even one that the main process alone can see; the launcher's own traceback follows."""
+    (tmp_path / "run").touch()
+    arguments = ("train", "image-text", "--output", str(tmp_path / "run"))
+    process = start_script("-m", "omnialign", *arguments, num_processes=2)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert output.count("is a file; it wants a folder") == 1
+    assert output.count("error: --output") == 1
+    assert output.count("Traceback") == 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Toy runs: they learn, repeat, resume, and stop when they must."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from omnialign.cli.training import training_progress
 from omnialign.data.rows import PairRows
 from omnialign.engine import train
 from omnialign.engine.trainer import Listener, StepReport
@@ -332,16 +334,16 @@ class TestFailures:
         with pytest.raises(RecipeError, match="nothing is left to train"):
             train(parse_recipe(table), tmp_path)
 
-    def failing(self, monkeypatch: pytest.MonkeyPatch, steps: set[int]) -> None:
-        """Makes the gradient of some steps, from 1, not a number."""
+    def failing(self, patch: pytest.MonkeyPatch, steps: set[int], factor: float = 0.0) -> None:
+        """Makes the gradient of some steps, from 1, not finite; with `factor` nan the loss too."""
         forward, calls = toy.Mlp.forward, []
 
         def fails(self: toy.Mlp, batch: Tensor) -> Tensor:
             calls.append(batch)
             features = forward(self, batch)
-            return features + (features * 0).sum().sqrt() if len(calls) in steps else features
+            return features + (features * factor).sum().sqrt() if len(calls) in steps else features
 
-        monkeypatch.setattr(toy.Mlp, "forward", fails)
+        patch.setattr(toy.Mlp, "forward", fails)
 
     def test_a_step_without_a_finite_gradient_is_left_out_and_counted(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -353,6 +355,25 @@ class TestFailures:
         assert [len(report.warnings) for report in seen] == [0, 0, 1, 0, 0, 0]
         assert "non-finite gradients: 1 steps were left out" in seen[2].warnings[0]
         assert all(tensor.isfinite().all() for tensor in space.state_dict().values())
+
+    def test_what_is_not_finite_is_null_in_json(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """And the screen and trackers take it."""
+        self.failing(monkeypatch, {2}, math.nan)
+        wanted = recipe(num_steps=2, log_every=1, trackers=["tensorboard"])
+        with training_progress() as (show, last):
+            train(wanted, tmp_path, listener=show)
+        assert "NaN" not in (tmp_path / "metrics.jsonl").read_text()
+        for record, finite in zip(metrics(tmp_path), (True, False), strict=True):
+            told = (
+                record["loss"],
+                record["gradient_norm"],
+                *record["tower_gradient_norms"].values(),
+            )
+            assert {value is not None for value in told} == {finite}
+        assert last[0].record() == metrics(tmp_path)[1]
+        assert "step 2/2  loss nan" in capsys.readouterr().err
 
     def test_too_many_in_a_row_stop_the_run_with_its_last_good_checkpoint(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

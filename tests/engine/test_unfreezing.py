@@ -44,7 +44,10 @@ def test_it_stays_and_then_moves(tmp_path: Path, settings: dict[str, Any], proje
         assert encoder_moved(space, wanted) == moves
     norms = [record["tower_gradient_norms"] for record in records(tmp_path / "5")]
     assert [("toy_signal" in norm) for norm in norms] == [projection == "linear"] * 4 + [True]
-    assert not any(record["warnings"] for record in records(tmp_path / "5"))
+    warnings = [[w for r in records(tmp_path / n) for w in r["warnings"]] for n in ("4", "5")]
+    assert warnings[1] == []
+    (never,) = warnings[0]
+    assert never.startswith("towers.toy_signal.frozen_steps: the encoder would train after step 4")
 
 
 def test_until_then_it_has_no_dropout(tmp_path: Path) -> None:

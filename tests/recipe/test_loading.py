@@ -130,6 +130,11 @@ class TestLoad:
                 lambda r: r.data["rows"].source.options["num_rows"] == 54,
             ),
             ("towers.toy_words.frozen=true", lambda r: r.tower("toy_words").frozen is True),
+            (
+                "towers.toy_signal={frozen=true, decode='scaled', augmentations=['noise']}",
+                lambda r: r.tower("toy_signal").decode == "scaled",
+            ),
+            ("train={kept_graphs_mib=0, micro_batch_size=2}", lambda r: r.train.num_steps == 1000),
         ],
     )
     def test_set(self, file: Path, override: str, read: Any) -> None:
@@ -176,6 +181,11 @@ class TestLoad:
                 "frozen = true leaves nothing for lora; say one of them",
             ),
             ("towers.toy_words={frozen=true, layer_decay=0.5}", "leaves nothing for layer_decay"),
+            ("towers.toy_words={frozen=true, decode='scaled'}", "leave out decode = .scaled."),
+            (
+                "train.kept_graphs_mib=64",
+                "toml: train: kept_graphs_mib = 64 .* micro_batch_size too",
+            ),
             ("towers.toy_words.lora.rank=0", "towers.toy_words.lora.rank"),
             ("towers.toy_words.lora.rnk=4", "did you mean 'rank'"),
             ("towers.toy_words.layer_decay=1.5", "layer_decay"),
