@@ -22,6 +22,9 @@ ELSEWHERE = 1024
 """The same on an accelerator, which waits for launches when it gets few places: an estimate."""
 LEAST_SAVED = 1 / 32
 """Of the real places, which a further part has to save too: it keeps large batches in few parts."""
+SIZE_DIGITS, LENGTH_DIGITS = 2, 3
+"""Binary digits of a part's rows and places, so that the same shapes come again: a CPU in 16 bits
+compiles each product for every new shape, and keeps a thousand of them."""
 
 
 @dataclass
@@ -51,25 +54,30 @@ def mask_of(batch: Any) -> Tensor | None:
 def length_buckets(batch: Any, device: str, padding: Padding) -> list[tuple[Tensor, Any]]:
     """Cuts a batch into the parts that cost the least on a device of this type.
 
-    A part is the numbers `(m,)` of its rows, and these rows cut to the longest of them. A batch
-    without a mask is one part, whose rows are not numbered. `padding` counts what the parts hold.
+    A part is the numbers `(m,)` of its rows, and these rows cut to little more than the longest of
+    them. A batch without a mask is one part, whose rows are not numbered. `padding` counts what the
+    parts hold.
     """
     mask = mask_of(batch)
     if mask is None or mask.numel() == 0:
         return [(torch.empty(0, dtype=torch.int64), batch)]
     held = mask.cpu() != 0
+    num_rows, width = held.shape
     real = int(held.sum())
-    lengths = (held * torch.arange(1, held.shape[1] + 1)).amax(1).clamp(min=1)
+    lengths = (held * torch.arange(1, width + 1)).amax(1).clamp(min=1)
     order = lengths.argsort(descending=True, stable=True)
+    cut_to = rounded_up(lengths[order].numpy(), LENGTH_DIGITS).clip(max=width)
     part_cost = max(FORWARD_PLACES.get(device, ELSEWHERE), LEAST_SAVED * real)
-    sizes = cheapest_cut(lengths[order].numpy(), part_cost)
+    sizes = cheapest_cut(cut_to, part_cost)
     parts: list[tuple[Tensor, Any]] = []
-    for rows in order.split(sizes) if len(sizes) > 1 else [torch.arange(len(held))]:
-        longest = int(lengths[rows].max())
+    first = 0
+    for rows in order.split(sizes) if len(sizes) > 1 else [torch.arange(num_rows)]:
+        longest = int(cut_to[first])
         parts.append(
             (rows, {k: t[rows, :longest] if t.ndim > 1 else t[rows] for k, t in batch.items()})
         )
         padding.processed += len(rows) * longest
+        first += len(rows)
     padding.real += real
     return parts
 
@@ -77,20 +85,28 @@ def length_buckets(batch: Any, device: str, padding: Padding) -> list[tuple[Tens
 def cheapest_cut(lengths: np.ndarray[Any, Any], part_cost: float) -> list[int]:
     """Sizes of consecutive parts of lengths in descending order that cost the least in sum.
 
-    A part costs its rows times its longest, and `part_cost` more. Found by dynamic
-    programming over the places where the length changes.
+    A part costs its rows times its longest, and `part_cost` more. It has all rows, or a number of
+    them of few digits. Found by dynamic programming.
     """
-    starts = np.flatnonzero(np.diff(lengths, prepend=lengths[0] + 1))
-    ends = np.append(starts[1:], len(lengths))
-    least = np.zeros(len(ends) + 1)
-    first = np.zeros(len(ends), dtype=int)
-    for k, end in enumerate(ends):
-        costs = least[: k + 1] + (end - starts[: k + 1]) * lengths[starts[: k + 1]]
-        first[k] = costs.argmin()
-        least[k + 1] = costs[first[k]] + part_cost
-    sizes: list[int] = []
-    k = len(ends) - 1
-    while k >= 0:
-        sizes.append(int(ends[k] - starts[first[k]]))
-        k = first[k] - 1
-    return sizes[::-1]
+    num_rows = len(lengths)
+    allowed = np.unique(rounded_up(np.arange(1, num_rows + 1), SIZE_DIGITS))
+    least = np.zeros(num_rows + 1)
+    last = np.zeros(num_rows + 1, dtype=int)
+    for end in range(1, num_rows + 1):
+        sizes = allowed[: np.searchsorted(allowed, end, "right")]
+        costs = least[end - sizes] + sizes * lengths[end - sizes]
+        cheapest = costs.argmin()
+        least[end], last[end] = costs[cheapest] + part_cost, sizes[cheapest]
+    if num_rows * lengths[0] + part_cost <= least[num_rows]:
+        return [num_rows]
+    found: list[int] = []
+    while num_rows:
+        found.append(int(last[num_rows]))
+        num_rows -= found[-1]
+    return found[::-1]
+
+
+def rounded_up(numbers: np.ndarray[Any, Any], digits: int) -> np.ndarray[Any, Any]:
+    """Each positive integer, or the next that has no more than so many significant binary digits."""
+    steps = 2 ** np.maximum(0, np.ceil(np.log2(numbers)).astype(int) - digits)
+    return -(-numbers // steps) * steps
