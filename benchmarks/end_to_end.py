@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -271,7 +272,7 @@ def resized(data: Path, size: int, folder: Path) -> None:
 
 
 def measured(side: str, arguments: argparse.Namespace) -> float:
-    """Samples a second of one side, in a process of its own."""
+    """Samples a second of one side, in a process of its own; ours as `omnialign train` sets it."""
     given = [
         f"--{key.replace('_', '-')}={value}"
         for key, value in vars(arguments).items()
@@ -282,6 +283,7 @@ def measured(side: str, arguments: argparse.Namespace) -> float:
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, **({"OMP_WAIT_POLICY": "PASSIVE"} if side == "ours" else {})},
     )
     if done.returncode:
         raise SystemExit(f"{side}:\n{done.stderr[-3000:]}")

@@ -38,7 +38,7 @@ from gpu_losses import CALIBRATED, peak_operations
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from omnialign.data.loader import PairBatch
+from omnialign.data.loader import PairBatch, SideBatch
 from omnialign.encoder import Encoder
 from omnialign.engine.gradient_cache import GradientCache, split
 from omnialign.engine.memory import free_bytes
@@ -199,7 +199,7 @@ class Ours(Side):
         self.optimizer = build_optimizer(self.objective, recipe.train)
         self.cache = GradientCache(self.objective, graphs)
         ids = torch.arange(len(batch[0]))
-        self.pairs = PairBatch(*batch, ids, ids, [])
+        self.pairs = PairBatch([SideBatch(inputs, ids) for inputs in batch], None, [])
         self.step = 0
 
     def __call__(self, num_steps: int) -> None:

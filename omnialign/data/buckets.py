@@ -107,6 +107,6 @@ def cheapest_cut(lengths: np.ndarray[Any, Any], part_cost: float) -> list[int]:
 
 
 def rounded_up(numbers: np.ndarray[Any, Any], digits: int) -> np.ndarray[Any, Any]:
-    """Each positive integer, or the next that has no more than so many significant binary digits."""
+    """Each positive integer, or the next with no more than so many significant binary digits."""
     steps = 2 ** np.maximum(0, np.ceil(np.log2(numbers)).astype(int) - digits)
     return -(-numbers // steps) * steps
