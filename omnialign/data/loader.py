@@ -201,11 +201,13 @@ class PairDataset(Dataset[Any]):
             mixed = np.random.SeedSequence([self.seed, draw.epoch, draw.row, place])
             generator = torch.Generator().manual_seed(int(mixed.generate_state(1)[0]))
             example = side.example(draw.row, generator, draw.content)
-            if place < len(self._modalities):  # of the pair itself
-                if example is None:
-                    reason = f"no {self._modalities[place]}"
-                    example = Unreadable(draw.row, f"row {draw.row}", reason)
-                if isinstance(example, Unreadable):
+            is_negative = place >= len(self._modalities)
+            row = self.rows.number(draw.row)
+            if example is None and not is_negative:
+                example = Unreadable(row, f"row {row}", f"no {self._modalities[place]}")
+            if isinstance(example, Unreadable):
+                example = replace(example, row=row, is_negative=is_negative)
+                if not is_negative:
                     return example
             found.append(example)
         return PairExample(found, self.rows.weight(draw.row, draw.content))
@@ -261,13 +263,17 @@ class Quarantine:
     def __init__(self, path: Path, max_share: float) -> None:
         self.path = path
         self._max_share = max_share
-        self._seen: set[tuple[str, str]] = set()
+        self._rows: dict[tuple[str, str], int | None] = {}
+        """The row that an unreadable source of a data table costs; None of a hard negative."""
         if path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            self._seen = {(row["data"], row["source"]) for row in map(json.loads, lines)}
+            lines = path.read_text(encoding="utf-8").split("\n")
+            for line in filter(None, lines):
+                told = json.loads(line)
+                row = None if told.get("is_negative") else told["row"]
+                self._rows[told["data"], told["source"]] = row
 
     def __len__(self) -> int:
-        return len(self._seen)
+        return len(self._rows)
 
     def add(
         self, step: int, data: str, num_rows: int, found: Sequence[Unreadable], write: bool = True
@@ -276,16 +282,17 @@ class Quarantine:
 
         Of several processes, which all see the same rows, one writes.
         """
-        new = [u for u in found if (data, u.source) not in self._seen]
+        new = [u for u in found if (data, u.source) not in self._rows]
         if not new:
             return
-        self._seen.update((data, entry.source) for entry in new)
+        self._rows |= {(data, u.source): None if u.is_negative else u.row for u in new}
         if write:
             with self.path.open("a", encoding="utf-8") as file:
                 for entry in new:
                     line = {"step": step, "data": data, **vars(entry)}
                     file.write(json.dumps(line, ensure_ascii=False) + "\n")
-        count = sum(1 for name, _ in self._seen if name == data)
+        lost = {row for (name, _), row in self._rows.items() if name == data}
+        count = len(lost - {None})
         if count > self._max_share * num_rows:
             raise DataError(
                 f"data '{data}': {count} of {num_rows} rows cannot be read, more than "

@@ -137,6 +137,10 @@ class PairRows:
     def row(self, index: int) -> Mapping[str, Any]:
         return self.source[self._indices[index]]
 
+    def number(self, index: int) -> int:
+        """The place of a row in its source."""
+        return self._indices[index]
+
     @property
     def are_weighted(self) -> bool:
         return self._weights is not None

@@ -25,11 +25,12 @@ Content = Mapping[str, Any] | None
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A row that was set aside."""
+    """A row that was set aside, or a hard negative, whose row stays."""
 
     row: int
     source: str
     reason: str
+    is_negative: bool = False
 
 
 @dataclass(frozen=True)

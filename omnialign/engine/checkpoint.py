@@ -7,6 +7,7 @@ copied to each or sharded over them.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,13 @@ def restore(
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor], counts: Mapping[str, Any]) -> None:
-    """Writes the files into a new folder."""
+    """Writes the files into a new folder, and waits until the disk has them."""
     folder.mkdir(parents=True)
     save_file(dict(tensors), folder / TENSORS)
     (folder / COUNTS).write_text(json.dumps(counts) + "\n", "utf-8")
+    for path in (folder / TENSORS, folder / COUNTS):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from omnialign.data.loader import PairBatch, SideBatch
 from omnialign.engine.diagnostics import geometry, in_batch_accuracy
 from omnialign.losses import info_nce, sigmoid
+from omnialign.losses.processes import Processes
 from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace
 from omnialign.tower import prefix
@@ -194,9 +195,16 @@ class Objective(nn.Module):
             total = total + pair.weight * loss
             metrics[-1]["loss"] = loss.detach()
             if measure:
-                x, y = (side.detach() for side in sides[:2])
-                metrics[-1] |= {"accuracy": in_batch_accuracy(x, y, *ids[:2]), **geometry(x, y)}
+                metrics[-1] |= self._measured(*sides[:2], *ids[:2])
         return total, metrics
+
+    @torch.no_grad()
+    def _measured(self, *own: Tensor) -> dict[str, Tensor]:
+        """Accuracy and geometry of the pairs of all processes: vectors, then ids of x and y."""
+        processes = Processes(self.group)
+        counts = processes.counts(len(own[0]), own[0].device)
+        x, y, x_ids, y_ids = (processes.gather(each, counts) for each in own)
+        return {"accuracy": in_batch_accuracy(x, y, x_ids, y_ids), **geometry(x, y)}
 
     @torch.no_grad()
     def clamp_temperatures(self) -> None:

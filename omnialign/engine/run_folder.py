@@ -25,6 +25,10 @@ from omnialign.space import SharedSpace
 
 FREE_TO_CHANGE = {
     "num_steps",
+    "learning_rate",
+    "gradient_clip_norm",
+    "precision",
+    "micro_batch_size",
     "checkpoint_every",
     "keep_checkpoints",
     "log_every",
@@ -35,7 +39,7 @@ FREE_TO_CHANGE = {
     "max_unreadable",
     "trackers",
 }
-"""Keys of `[train]` that a resumed run may change."""
+"""Keys of `[train]` that a resumed run may change; among them what messages ask to change."""
 
 VERSIONS_OF = (
     "omnialign",
@@ -209,7 +213,7 @@ def _keep_lines(file: Path, wanted: Callable[[Any], bool]) -> None:
     if not file.is_file():
         return
     kept: list[str] = []
-    for line in file.read_text("utf-8").splitlines():
+    for line in file.read_text("utf-8").split("\n"):
         try:
             if wanted(json.loads(line)):
                 kept.append(f"{line}\n")

@@ -108,11 +108,15 @@ class _Run:
             return load(self.folder.path, self.accelerator.device)
         self._prepare()
         self.started = time.perf_counter()
+        due = False
         for step, batches in enumerate(self.batches, self.first_step + 1):
             reports = step % train.log_every == 0 or step == train.num_steps
             self._step(step, batches, reports)
-            if step % train.checkpoint_every == 0 or step == train.num_steps:
+            due |= step % train.checkpoint_every == 0
+            # weights whose gradients are not finite would take the place of good ones
+            if (due and not self.skipped_in_a_row) or step == train.num_steps:
                 self._save_checkpoint(step)
+                due = False
         return self._finish()
 
     def _prepare(self) -> None:

@@ -21,7 +21,8 @@ def turns(train: Train, num_rows: Sequence[int], seed: int) -> list[range | list
     power = {"proportional": 1.0, "uniform": 0.0}.get(str(wanted))
     if power is None:
         power = 1 / float(wanted)
-    chances = np.asarray(num_rows, dtype=float) ** power
+    logs = power * np.log(num_rows)
+    chances = np.exp(logs - logs.max())
     limits = np.cumsum(chances / chances.sum())[:-1]
     # of one generator, so that a run with more steps begins with the same draws
     drawn = np.searchsorted(limits, np.random.default_rng([seed, 1]).random(train.num_steps))

@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from omnialign.losses import triton_tiles
 from omnialign.losses.pairing import Duplicates, Options, Pairing, pair_up, scalar
-from omnialign.losses.tiles import Tile, derivative_by_scale, tiles
+from omnialign.losses.tiles import Tile, derivative_by_scale, own_cosines, tiles
 
 LOG2_E = math.log2(math.e)
 """Exponentials are taken of base 2, which torch has in a third of the time on a CPU."""
@@ -82,8 +82,8 @@ def info_nce(
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         pairing = pair_up(x, y, options, normalised=True)
     scale = scalar("logit_scale", logit_scale, x)
-    if not scale > 0:
-        raise ValueError(f"wants a positive logit_scale; got {scale.item()}")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"wants a positive, finite logit_scale; got {scale.item()}")
     loss = _InfoNCE.apply(x, y, negatives, scale, pairing)
     assert isinstance(loss, Tensor)
     return loss
@@ -98,7 +98,7 @@ class _InfoNCE(torch.autograd.Function):
             keys = pairing.gather_keys(y, negatives)
             row_logs, column_logs, due_total = _log_sums(x, keys, scale.item(), pairing)
             column_logs = pairing.processes.merge_log_sums(column_logs)
-            own = (x.to(scale.dtype) * y.to(scale.dtype)).sum(1) * scale
+            own = own_cosines(x, y, rounded=not triton_tiles.usable(x)) * scale
         ctx.save_for_backward(x, keys, scale, row_logs, column_logs)
         ctx.pairing = pairing
         logs = pairing.weights[pairing.own] * (row_logs + column_logs[pairing.own])

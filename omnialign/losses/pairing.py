@@ -17,6 +17,7 @@ from omnialign.losses.processes import Processes
 from omnialign.losses.tiles import accumulated
 
 Duplicates = Literal["mask", "positive"]
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,9 @@ def pair_up(x: Tensor, y: Tensor, options: Options, normalised: bool) -> Pairing
     shares = like.new_full((N,), 1 / N)
     if options.weights is not None:
         shares = processes.gather(options.weights.to(like), counts)
-        shares = shares / shares.sum().clamp_(min=torch.finfo(like.dtype).tiny)
+        if bool((shares > 0).any()):
+            shares = shares / shares.max()
+            shares = shares / shares.sum()
     ids = [
         _gather_ids(rows, extra, processes, counts, negative_counts)
         for rows, extra in ((options.x_ids, None), (options.y_ids, options.negative_ids))
@@ -240,13 +243,13 @@ def _check(x: Tensor, y: Tensor, options: Options) -> None:
     ):
         if ids is None:
             continue
-        if ids.is_floating_point() or ids.shape != wanted.shape[:1]:
+        if ids.dtype not in INTEGERS or ids.shape != wanted.shape[:1]:
             raise ValueError(
                 f"wants {name} as {len(wanted)} integers; got {(*ids.shape,)} of {ids.dtype}"
             )
     if weights is not None and (
         weights.shape != x.shape[:1]
-        or not bool(weights.isfinite().all())
+        or not bool(weights.to(accumulated(x.dtype)).isfinite().all())
         or bool((weights < 0).any())
     ):
         raise ValueError(f"wants {len(x)} finite weights of at least 0; got {(*weights.shape,)}")
@@ -262,10 +265,11 @@ def _gather_ids(
     negative_counts: list[int],
 ) -> Ids:
     """Hard negatives without ids are equal to nothing."""
+    rows = rows.long()
     partners = processes.gather(rows, counts)
     others = (partners.min() - 1).expand(sum(negative_counts))
     if negatives is not None:
-        others = processes.gather(negatives, negative_counts)
+        others = processes.gather(negatives.long(), negative_counts)
     return Ids(rows, torch.cat([partners, others]))
 
 

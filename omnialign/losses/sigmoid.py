@@ -8,6 +8,7 @@ Axes: n pairs here, N pairs of all processes, m hard negatives, M = N + m column
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn.functional import logsigmoid
 
 from omnialign.losses import triton_tiles
 from omnialign.losses.pairing import Duplicates, Options, Pairing, pair_up, scalar
-from omnialign.losses.tiles import Tile, derivative_by_scale, tiles
+from omnialign.losses.tiles import Tile, derivative_by_scale, own_cosines, tiles
 
 LARGE = 4.0
 """Above, float32 has too few digits left of `1 - sigmoid` for its logarithm."""
@@ -75,8 +76,10 @@ def sigmoid(
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         pairing = pair_up(x, y, options, normalised=False)
     scale, offset = scalar("logit_scale", logit_scale, x), scalar("bias", bias, x)
-    if not scale > 0:
-        raise ValueError(f"wants a positive logit_scale; got {scale.item()}")
+    if not 0 < scale < math.inf:
+        raise ValueError(f"wants a positive, finite logit_scale; got {scale.item()}")
+    if not offset.isfinite():
+        raise ValueError(f"wants a finite bias; got {offset.item()}")
     loss = _Sigmoid.apply(x, y, negatives, scale, offset, pairing)
     assert isinstance(loss, Tensor)
     return loss
@@ -102,7 +105,7 @@ class _Sigmoid(torch.autograd.Function):
             loss, d_bias, d_x, d_keys = _one_pass(
                 x, keys, scale.item(), bias.item(), pairing, wants_rows, wants_keys
             )
-            own = (x.to(scale.dtype) * y.to(scale.dtype)).sum(1) * scale + bias
+            own = own_cosines(x, y, rounded=not triton_tiles.usable(x)) * scale + bias
             loss = loss - (pairing.own_target * own).sum() / 2
             d_scale = None
             if wants_scale:

@@ -93,6 +93,13 @@ def accumulated(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in COARSE else dtype
 
 
+def own_cosines(x: Tensor, y: Tensor, rounded: bool) -> Tensor:
+    """Cosines `(n,)` of partners; rounded as those of a tile, or not."""
+    dtype = accumulated(x.dtype)
+    cosines = (x.to(dtype) * y.to(dtype)).sum(1)
+    return cosines.to(x.dtype).to(dtype) if rounded else cosines
+
+
 def derivative_by_scale(
     d_x: Tensor | None, d_keys: Tensor | None, x: Tensor, keys: Tensor
 ) -> Tensor:

@@ -187,7 +187,7 @@ class TestQuarantine:
         quarantine.add(1, "other", 10, self.found(2))
         lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         first = {"data": "rows", "row": 1, "source": "'1.toy'", "reason": "no números"}
-        assert lines[0] == {"step": 1, **first}
+        assert lines[0] == {"step": 1, **first, "is_negative": False}
         assert [(line["data"], line["row"]) for line in lines[1:]] == [("rows", 2), ("other", 2)]
         assert len(quarantine) == 3
 
@@ -201,6 +201,21 @@ class TestQuarantine:
         assert "train.max_unreadable = 0.2" in message
         assert "'3.toy': no números" in message
         assert "quarantine.jsonl" in message
+
+    def test_what_costs_no_row_does_not_count(self, tmp_path: Path) -> None:
+        path = tmp_path / "quarantine.jsonl"
+        captions = [Unreadable(1, f"caption {i}", "no words") for i in range(3)]
+        hard = [Unreadable(row, f"hard {row}", "no words", is_negative=True) for row in range(9)]
+        for quarantine in (Quarantine(path, 0.1), Quarantine(path, 0.1)):
+            quarantine.add(1, "rows", 10, [*captions, *hard])
+            assert len(quarantine) == 12
+        with pytest.raises(DataError, match="2 of 10"):
+            quarantine.add(2, "rows", 10, self.found(2))
+
+    def test_a_name_may_hold_what_ends_a_line_elsewhere(self, tmp_path: Path) -> None:
+        path = tmp_path / "quarantine.jsonl"
+        Quarantine(path, 1.0).add(1, "rows", 10, [Unreadable(1, "a\u2028b", "no words")])
+        assert len(Quarantine(path, 1.0)) == 1
 
     def test_it_goes_on_where_it_was(self, tmp_path: Path) -> None:
         path = tmp_path / "quarantine.jsonl"

@@ -116,6 +116,9 @@ def test_two_processes_train_as_one(
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-6, rel=1e-6)
         assert b["gradient_norm"] == pytest.approx(a["gradient_norm"], rel=1e-5)
         assert b["unreadable"] == a["unreadable"]
+        assert b["pairs"] == {
+            name: pytest.approx(told, rel=1e-4, abs=1e-5) for name, told in a["pairs"].items()
+        }
     drawn = "pair_sampling" not in settings  # by turns the unreadable row is not drawn in 4 steps
     assert records[1][-1]["unreadable"] == drawn
     if drawn:

@@ -380,9 +380,26 @@ class TestFailures:
     ) -> None:
         self.failing(monkeypatch, set(range(6, 99)))
         with pytest.raises(TrainingError) as caught:
-            train(recipe(num_steps=12, checkpoint_every=5), tmp_path)
+            train(recipe(num_steps=12, checkpoint_every=1), tmp_path)
         assert str(caught.value).startswith("no finite gradient in 5 steps in a row, up to step 10")
         assert f"go on from {tmp_path}/checkpoints/step-00000005 (--resume)" in str(caught.value)
+        kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+        assert kept == ["step-00000004", "step-00000005"]
+
+    @pytest.mark.parametrize(
+        "remedy",
+        [{"learning_rate": 1e-4}, {"precision": "float32"}, {"micro_batch_size": 9}],
+        ids=lambda remedy: next(iter(remedy)),
+    )
+    def test_a_stopped_run_goes_on_with_what_its_message_asks_for(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, remedy: dict[str, Any]
+    ) -> None:
+        with monkeypatch.context() as patch:
+            self.failing(patch, set(range(3, 99)))
+            with pytest.raises(TrainingError, match="no finite gradient"):
+                train(recipe(num_steps=8, checkpoint_every=2, log_every=1), tmp_path)
+        train(recipe(num_steps=8, log_every=1, **remedy), tmp_path, resume=True)
+        assert [record["step"] for record in metrics(tmp_path)] == list(range(1, 9))
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ def test_all_pairs_are_in_every_step_unless_said_otherwise() -> None:
         ("uniform", [0.5, 0.5]),
         (1.0, [0.9, 0.1]),
         (2.0, [0.75, 0.25]),
+        (0.001, [1.0, 0.0]),
     ],
 )
 def test_one_pair_a_step_in_the_shares_that_were_asked_for(

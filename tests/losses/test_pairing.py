@@ -192,6 +192,7 @@ def test_only_what_is_trained_gets_a_gradient(wanted: str) -> None:
         ({"weights": torch.full((N,), torch.nan)}, "finite weights"),
         ({"duplicates": "drop"}, "wants 'mask' or 'positive'"),
         ({"x_ids": torch.zeros(N)}, "9 integers; got .* of torch.float32"),
+        ({"x_ids": torch.zeros(N, dtype=torch.bool)}, "9 integers; got .* of torch.bool"),
         ({"weights": -torch.ones(N)}, "at least 0"),
         ({"label_smoothing": 1.5}, "label_smoothing is 1.5"),
         ({"x_ids": torch.zeros(3, dtype=torch.int64)}, "wants x_ids as 9 integers"),
@@ -208,6 +209,31 @@ def test_what_does_not_fit_is_refused(change: dict[str, Any], message: str) -> N
         info_nce(x, y.float(), scale)
 
 
+@pytest.mark.parametrize("size", [3e38, 1e-39, 1e-45])
+def test_weights_of_any_size_are_shares(size: float) -> None:
+    x, y, *_ = (v.float() for v in operands(4.0, -2.0))
+    assert info_nce(x, y, 4.0, weights=torch.full((N,), size)) == info_nce(x, y, 4.0)
+    with pytest.raises(ValueError, match="finite weights"):
+        info_nce(x, y, 4.0, weights=torch.full((N,), 1e39, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32])
+def test_ids_of_any_integers_are_equal_alike(dtype: torch.dtype) -> None:
+    x, y, negatives, scale, _ = operands(4.0, -2.0)
+    ids = torch.arange(N) * 14
+    ids[0] = 255 if dtype == torch.uint8 else 0
+    found = [info_nce(x, y, scale, y_ids=i, negatives=negatives) for i in (ids, ids.to(dtype))]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_16_bits_a_softmax_costs_at_least_nothing(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.nn.functional.normalize(torch.randn(256, 64), dim=-1)
+    y = torch.nn.functional.normalize(x + 0.05 * torch.randn(256, 64), dim=-1)
+    assert -1e-5 < info_nce(x.to(dtype), y.to(dtype), 100.0) < 1e-2
+
+
 def test_what_weighs_nothing_teaches_nothing() -> None:
     x, y, negatives, scale, bias = operands(4.0, -2.0)
     options = {"negatives": negatives, "weights": torch.zeros(N), "label_smoothing": 0.1}
@@ -219,7 +245,11 @@ def test_what_weighs_nothing_teaches_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("scale", "message"),
-    [(-10.0, "positive logit_scale; got -10"), (torch.ones(2), r"one number; got \(2,\)")],
+    [
+        (-10.0, "positive, finite logit_scale; got -10"),
+        (float("inf"), "logit_scale; got inf"),
+        (torch.ones(2), r"one number; got \(2,\)"),
+    ],
 )
 def test_a_scale_is_one_positive_number(scale: Any, message: str) -> None:
     x, y, _, _, bias = operands(4.0, -2.0)
