@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 MASKS = ("mask", "attention_mask")
-FORWARD_PLACES = {"cpu": 24}
+FORWARD_PLACES = {"cpu": 40}
 """What a further part has to save at least, in places, by the type of the device, because each
-forward costs something besides. BERTs of two and six layers cost about 57 places on a CPU; less
-than half of it keeps small batches within 1.25 places a real one, and is about as fast."""
+forward costs something besides. BERTs of two and six layers cost about 57 places on a CPU; 40 keep
+batches of 32 within 1.25 places a real one."""
 ELSEWHERE = 1024
 """The same on an accelerator, which waits for launches when it gets few places: an estimate."""
 LEAST_SAVED = 1 / 32
