@@ -27,6 +27,7 @@ import copy
 import os
 import statistics
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -130,7 +131,7 @@ def inputs(sizes: Sizes, num_pairs: int, device: str) -> tuple[Tensor, Tensor]:
     )
 
 
-class Side:
+class Side(ABC):
     """One way to train a copy of the model on one batch."""
 
     optimizer: torch.optim.Optimizer
@@ -142,8 +143,9 @@ class Side:
         self.bf16 = bf16
         self.device = next(self.model.parameters()).device
 
+    @abstractmethod
     def __call__(self, num_steps: int) -> None:
-        raise NotImplementedError
+        """Trains so many steps."""
 
     def directions(self) -> Tensor:
         """The towers' gradients as one unit vector."""
