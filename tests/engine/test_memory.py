@@ -15,11 +15,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocat
 BLOCK_BYTES = 2**26
 
 
-def pages_of_new_blocks(times: int) -> int:
-    """Pages that the system had to map for a block that is taken and freed again and again."""
+def pages_of_new_blocks(num_bytes: int = BLOCK_BYTES) -> int:
+    """Pages that the system had to map for a block that is taken and freed ten times."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(times):
-        torch.ones(BLOCK_BYTES, dtype=torch.uint8)
+    for _ in range(10):
+        torch.ones(num_bytes, dtype=torch.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 
@@ -28,10 +28,11 @@ def resident_bytes() -> int:
 
 
 def test_a_block_is_mapped_once_and_given_back_at_the_end() -> None:
-    mapped_each_time = pages_of_new_blocks(10)
+    mapped_each_time = pages_of_new_blocks()
     with freed_memory_kept():
-        pages_of_new_blocks(1)
-        assert pages_of_new_blocks(10) < mapped_each_time / 5
+        pages_of_new_blocks()  # until the heap has a hole that the block fits in
+        assert pages_of_new_blocks() < mapped_each_time / 5
         held = resident_bytes()
     assert resident_bytes() < held - BLOCK_BYTES / 2
-    assert pages_of_new_blocks(10) > mapped_each_time / 2
+    too_large_for_holes = 4 * BLOCK_BYTES
+    assert pages_of_new_blocks(too_large_for_holes) > 4 * mapped_each_time / 2
