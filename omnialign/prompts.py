@@ -19,10 +19,11 @@ def described(labels: Labels) -> dict[str, Description]:
     """
     if isinstance(labels, str) or len(set(labels)) < 2 or len(set(labels)) < len(labels):
         raise OmniAlignError(f"classify wants two or more different labels; got {labels!r}")
-    found = dict(labels) if isinstance(labels, Mapping) else {label: label for label in labels}
+    by_label = labels if isinstance(labels, Mapping) else {label: label for label in labels}
+    found: dict[str, Description] = dict(by_label)
     for label, description in found.items():
         wordings = [description] if isinstance(description, str) else description
-        if not wordings or not all(isinstance(words, str) and words.strip() for words in wordings):
+        if not wordings or not all(str(words).strip() for words in wordings):
             raise OmniAlignError(
                 f"label '{label}' wants a description, or a list of them; got {description!r}"
             )

@@ -24,7 +24,6 @@ def test_a_label_describes_itself_unless_words_are_given() -> None:
         ({"a": "one", "b": ""}, "label 'b' wants a description"),
         ({"a": "one", "b": []}, "label 'b' wants a description"),
         ({"a": "one", "b": ["two", " "]}, "label 'b' wants a description"),
-        ({"a": "one", "b": [2]}, r"label 'b' .* got \[2\]"),
     ],
 )
 def test_labels_that_say_nothing_are_refused(labels: Any, reason: str) -> None:
