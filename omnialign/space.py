@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from omnialign.contract import Claim
 from omnialign.errors import ModalityError, ModelError, OmniAlignError, ReadError
 from omnialign.gallery import Gallery, Hit
+from omnialign.prompts import Description, Labels, described, filled
 from omnialign.registry import registry
 from omnialign.temperature import LogitBiases, LogScales
 from omnialign.tower import Tower, digest_of_weights, prefix
@@ -209,7 +210,7 @@ class SharedSpace(nn.Module):
     def classify(
         self,
         item: Any,
-        labels: Sequence[str],
+        labels: Labels,
         *,
         modality: str | None = None,
         templates: Sequence[str] = ("{}",),
@@ -218,20 +219,21 @@ class SharedSpace(nn.Module):
 
         Args:
             item: what to classify.
-            labels: descriptions; each is put into every template and the prompts are averaged.
+            labels: descriptions, or a table from label to one description or several; all of them,
+                in every template, are averaged.
             modality: of the item; decided by the plugins if None.
             templates: prompts with `{}`.
         """
-        if isinstance(labels, str) or len(set(labels)) < 2 or len(set(labels)) < len(labels):
-            raise OmniAlignError(f"classify wants two or more different labels; got {labels!r}")
+        descriptions = described(labels)
         name, readable = self._decide(item, modality)
-        prompts = self.embed_prompts(labels, templates)
+        prompts = self.embed_prompts([*descriptions.values()], templates)
         logits = self.logit_scale(name, self.words).detach().cpu() * (
             self.embed_known([readable], [name]) @ prompts.T
         )
         chances = logits.softmax(-1)[0]
         order: list[int] = chances.argsort(descending=True).tolist()
-        return {labels[i]: float(chances[i]) for i in order}
+        names = list(descriptions)
+        return {names[i]: float(chances[i]) for i in order}
 
     @property
     def words(self) -> str:
@@ -244,13 +246,14 @@ class SharedSpace(nn.Module):
             f"this model has no modality that takes words; it has: {', '.join(self.modalities)}"
         )
 
-    def embed_prompts(self, labels: Sequence[str], templates: Sequence[str]) -> Tensor:
+    def embed_prompts(
+        self, descriptions: Sequence[Description], templates: Sequence[str]
+    ) -> Tensor:
         """One unit vector a label, `(n, D)`: the mean over its prompts."""
-        if not templates or not all("{}" in template for template in templates):
-            raise OmniAlignError(f"templates want {{}} in every one of them; got {templates!r}")
-        prompts = [t.replace("{}", label) for label in labels for t in templates]
-        vectors = self.embed(prompts, self.words).view(len(labels), len(templates), self.dim)
-        return nn.functional.normalize(vectors.mean(1), dim=-1)
+        prompts = [filled(templates, description) for description in descriptions]
+        vectors = self.embed([prompt for own in prompts for prompt in own], self.words)
+        means = [own.mean(0) for own in vectors.split([len(own) for own in prompts])]
+        return nn.functional.normalize(torch.stack(means), dim=-1)
 
     def rank(
         self,

@@ -181,6 +181,21 @@ class TestQueries:
         expected = torch.nn.functional.normalize(prompts.mean(0), dim=0)
         close(space.embed_prompts(["flat", "high"], templates)[0], expected)
 
+    def test_labels_have_descriptions_and_synonyms(self, folder: Path) -> None:
+        space = make()
+        item, words = folder / "3.toy", {"up": ["rising", "a rise"], "down": "falling"}
+        templates = ["a {}", "{}!"]
+        chances = space.classify(item, words, templates=templates)
+        assert set(chances) == {"up", "down"}
+        prompts = space.embed(["a rising", "rising!", "a a rise", "a rise!"])
+        up = torch.nn.functional.normalize(prompts.mean(0), dim=0)
+        close(space.embed_prompts([["rising", "a rise"], "falling"], templates)[0], up)
+        plain = space.classify(item, ["rising", "falling"], templates=templates)
+        renamed = space.classify(item, {"up": "rising", "down": ["falling"]}, templates=templates)
+        assert list(renamed.values()) == list(plain.values()) != list(chances.values())
+        with pytest.raises(OmniAlignError, match="label 'down' wants a description"):
+            space.classify(item, {"up": "rising", "down": []})
+
     def test_rank_over_a_folder_with_odd_files(self, folder: Path) -> None:
         (folder / "bad.toy").write_text("these are words")
         (folder / "notes.xyz").write_text("no modality")

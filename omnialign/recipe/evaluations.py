@@ -63,8 +63,9 @@ class ZeroShot(Table):
     modality: str
     rows: Rows
     label: str = Field(default="label", description="The column with the class names.")
-    classes: dict[str, str] = Field(
-        default_factory=dict[str, str], description="Words for a label, where it is no word."
+    classes: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(
+        default_factory=dict[str, str | list[str]],
+        description="Words for a label, where it is no word; of a list, all are averaged.",
     )
     templates: list[str] = Field(
         default_factory=list[str], description="Prompts with {}; default: the modality's own."

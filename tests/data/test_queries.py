@@ -21,7 +21,9 @@ def recipe(file: Path) -> Recipe:
 
 def test_answers_are_the_rows_that_have_what_is_wanted(tmp_path: Path) -> None:
     file = tmp_path / "q.jsonl"
-    file.write_text('{"query": "both", "trend": ["rising", "falling"]}\n\n{"query": "x", "trend": "falling"}')
+    file.write_text(
+        '{"query": "both", "trend": ["rising", "falling"]}\n\n{"query": "x", "trend": "falling"}'
+    )
     wanted = recipe(file)
     task = wanted.evaluations[0]
     assert isinstance(task, Queries)
@@ -41,7 +43,10 @@ def test_answers_are_the_rows_that_have_what_is_wanted(tmp_path: Path) -> None:
         ('["a"]', r"q\.jsonl:1: wants an object with 'query' and at least one column"),
         ('{"query": "a"}', r"at least one column"),
         ('{"trend": "falling"}', r"wants an object with 'query'"),
-        ('{"query": "a", "trend": "falling"}\n{"query": "a", "trend": "x"}', r":2: 'a' is asked alrea"),
+        (
+            '{"query": "a", "trend": "falling"}\n{"query": "a", "trend": "x"}',
+            r":2: 'a' is asked alrea",
+        ),
         ('{"query": "a", "trend": "nobody"}', r"q\.jsonl:1: no row of data 'unseen' has .*nobody"),
         ('{"query": "a", "tredn": "falling"}', r"no column 'tredn'; did you mean 'trend'"),
     ],

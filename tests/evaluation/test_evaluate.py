@@ -69,7 +69,8 @@ def test_every_caption_of_a_row_is_a_partner() -> None:
 
 
 def test_zero_shot_with_templates_and_classes() -> None:
-    templates, classes = ["it is {}", "{} it is"], {"rising": "going up"}
+    templates = ["it is {}", "{} it is"]
+    classes = {"rising": ["going up", "climbing"], "flat": "even"}
     table = toy.recipe()
     table["evaluations"] = [{**BY_TREND, "templates": templates, "classes": classes}, BY_TREND]
     recipe = parse_recipe(table)
@@ -84,7 +85,7 @@ def test_zero_shot_with_templates_and_classes() -> None:
     signals = space.embed([row["toy_signal"] for row in rows], "toy_signal")
     names = ["falling", "flat", "rising"]
     for template, found in task["accuracy_by_template"].items():
-        prompts = space.embed_prompts(["falling", "flat", "going up"], [template])
+        prompts = space.embed_prompts(["falling", "even", ["going up", "climbing"]], [template])
         best = (signals @ prompts.T).argmax(1).tolist()
         hits = [names[b] == row["trend"] for b, row in zip(best, rows, strict=True)]
         assert found["mean"] == pytest.approx(sum(hits) / 27)

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
 class ImageModality(Modality["Tensor"]):
     """Still pictures as uint8 RGB tensors `(3, H, W)`.
 
-    EXIF orientation is applied, transparency is laid over white, and of an animation or a
-    many-page file the first picture is taken. An animation could also be a video, so an animated
-    GIF, WebP or PNG is only claimed where no other modality owns it.
+    Orientation and colour profiles are applied, transparency is laid over white, and of an
+    animation or a many-page file the first picture is taken. An animated GIF, WebP or PNG could
+    also be a video, so it is only claimed where no other modality owns it.
     """
 
     name = "image"
-    suffixes = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+    suffixes = frozenset(
+        {".png", ".apng", ".jpg", ".jpeg", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+        | {".avif", ".heic", ".heif"}
+    )
     long_input = "native"
     templates = (
         "a photo of a {}",
@@ -70,7 +73,7 @@ class ImageModality(Modality["Tensor"]):
         """Owns PIL images and still pictures; an animation it could read."""
         from PIL.Image import Image
 
-        from omnialign_image.reading import is_animated, magic
+        from omnialign_image.formats import is_animated, magic
 
         if isinstance(source, Image):
             return Claim.OWNS
@@ -79,9 +82,10 @@ class ImageModality(Modality["Tensor"]):
                 return Claim.NO
             return Claim.COULD if is_animated(source) else Claim.OWNS
         claim = super().claim(source)
-        if claim and Path(source).suffix.lower() in {".gif", ".webp", ".png"}:
+        suffix = Path(source).suffix.lower() if claim else ""
+        if suffix in {".gif", ".webp", ".png"}:
             return Claim.COULD if is_animated(source) else Claim.OWNS
-        return claim
+        return Claim.COULD if suffix == ".apng" else claim
 
     def preview(self, sample: Tensor) -> Preview:
         """A JPEG of at most 256 pixels a side."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
+import pillow_heif
 from omnialign_image import ImageModality
 from PIL import Image
 
@@ -22,5 +23,8 @@ class TestImage(ModalityConformance):
         picture = Image.linear_gradient("L").resize((40, 30)).convert("RGB")
         paths = [folder / f"picture{suffix}" for suffix in sorted(self.modality.suffixes)]
         for path in paths:
-            picture.save(path)
+            if path.suffix in (".heic", ".heif"):
+                pillow_heif.from_pillow(picture).save(path)
+            else:
+                picture.save(path)
         return paths

@@ -13,6 +13,10 @@ ALPHABET = AMINO_ACIDS + "BJOUXZ"
 """IUPAC one-letter codes: the 20 of the standard code, selenocysteine U, pyrrolysine O, and the
 ambiguous B (D or N), Z (E or Q), J (I or L) and X (any)."""
 GAPS = "-."
+NUCLEOTIDES = frozenset("ACGTUN")
+MIN_NUCLEOTIDES = 20
+"""So many letters of nothing but nucleotides, with A, C, G and T or U among them, are no protein:
+they make up a quarter of natural residues, so that by chance one sequence in 10¹¹ looks so."""
 MAX_RESIDUES = 100_000
 """The longest known proteins have some 45 000."""
 MAX_FILE_BYTES = 512 * 2**20
@@ -74,6 +78,11 @@ def checked_residues(text: str, source: Any, what: str = "the sequence") -> str:
             f"{what} holds {', '.join(map(repr, wrong[:5]))}, which are not IUPAC amino acid "
             f"letters ({ALPHABET}); unknown residues are X",
         )
+    if _is_nucleic(residues):
+        raise ReadError(
+            source,
+            f"{what} reads as DNA or RNA: it holds the letters of nucleotides alone; translate it",
+        )
     if any(not _in_blocks(line) for line in text.splitlines()):
         raise ReadError(
             source,
@@ -81,6 +90,16 @@ def checked_residues(text: str, source: Any, what: str = "the sequence") -> str:
             "description of a protein is of the modality 'text'",
         )
     return residues
+
+
+def _is_nucleic(residues: str) -> bool:
+    letters = set(residues)
+    return (
+        len(residues) >= MIN_NUCLEOTIDES
+        and letters <= NUCLEOTIDES
+        and letters.issuperset("ACG")
+        and bool(letters & {"T", "U"})
+    )
 
 
 def _in_blocks(line: str) -> bool:

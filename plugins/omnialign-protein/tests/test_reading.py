@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omnialign_protein import Protein, read_fasta
+from omnialign_protein import Protein, fasta, read_fasta
 from omnialign_protein.fasta import ALPHABET, MAX_RESIDUES
 
 from omnialign import Claim, ReadError
@@ -32,6 +32,9 @@ def test_one_protein_in_every_form(tmp_path: Path) -> None:
         ("MQ--IF.V", "MQIFV"),
         ("MQIFV*", "MQIFV"),
         (ALPHABET, ALPHABET),
+        ("MXXBZJ", "MXXBZJ"),
+        ("AAT" * 30, "AAT" * 30),
+        ("ACGTACGT", "ACGTACGT"),
     ],
 )
 def test_how_sequences_are_written(text: str, residues: str) -> None:
@@ -47,6 +50,11 @@ def test_how_sequences_are_written(text: str, residues: str) -> None:
         ("data/a.fasta", "not IUPAC"),
         ("MQ*IFV", r"stop '\*' at residue 3"),
         ("a zinc finger protein", "reads as words"),
+        ("MQ**", r"stop '\*' at residue 3"),
+        ("M?Q", r"'\?', which are not IUPAC"),
+        ("  1 MQIFV KTLTG", "'1', which are not IUPAC"),
+        ("ATGCGTTTANCC" * 2, "reads as DNA or RNA.*translate it"),
+        (">gene\naugcguuuaacc\nAUGCGUUUAACC", "record 'gene' reads as DNA or RNA"),
         ("M" * (MAX_RESIDUES + 1), f"at most {MAX_RESIDUES}"),
         (">lonely", "record 'lonely' has no residues"),
         (">a\nMQ\n>b\nMK\n>c\nMA\n", "found 3 FASTA records.*read_fasta"),
@@ -57,11 +65,17 @@ def test_how_sequences_are_written(text: str, residues: str) -> None:
         (io.StringIO(FASTA), "binary mode"),
         (17, "wanted residues or FASTA"),
     ],
-    ids=range(15),
+    ids=range(20),
 )
 def test_refuses(source: Any, reason: str) -> None:
     with pytest.raises(ReadError, match=reason):
         PROTEIN.read(source)
+
+
+def test_refuses_a_file_that_is_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fasta, "MAX_FILE_BYTES", 10)
+    with pytest.raises(ReadError, match="at most 10 bytes; split the file"):
+        PROTEIN.read(b">a\nMQIFVKTL")
 
 
 def test_refuses_a_folder(tmp_path: Path) -> None:

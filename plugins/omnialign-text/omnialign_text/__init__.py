@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import unicodedata
 from collections.abc import Sequence
 from itertools import pairwise, product
@@ -9,20 +10,27 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar
 
+import regex
+
 from omnialign import Claim, Modality, Preview, ReadError, Segment, hookimpl
 
 MAX_TEXT_BYTES = 16 * 2**20
 """Of a file, or of a string in UTF-8."""
 SNIFFED_BYTES = 1024
 PREVIEW_CHARACTERS = 2000
+BYTE_ORDER_MARK = "\ufeff"
+INVISIBLE = frozenset({"Zs", "Zl", "Zp", "Cc", "Cf"})
+"""Unicode's categories of spaces, line ends, controls and joiners."""
+_GRAPHEME = regex.compile(r"\X")
 
 
 class Text(Modality[str]):
     """Text: a `str` in Unicode normal form C, without whitespace around it.
 
-    A `str` is the text itself; a path, `bytes` or an open binary file hold UTF-8, with or without
-    a byte-order mark. Windows line ends become line feeds. Refused with a `ReadError`: empty text,
-    NUL characters (binary data), invalid UTF-8, lone surrogates, more than `MAX_TEXT_BYTES`.
+    A `str` is the text itself; a path, `bytes` or an open binary file hold UTF-8, or UTF-16 that
+    opens with a byte-order mark. Every line end becomes a line feed. Refused with a `ReadError`:
+    text with nothing to see, NUL characters (binary data), other encodings, lone surrogates, more
+    than `MAX_TEXT_BYTES`.
 
     The unit of `segments` is the UTF-8 byte.
     """
@@ -30,7 +38,7 @@ class Text(Modality[str]):
     name = "text"
     suffixes = frozenset({".txt", ".md"})
     inline_strings = True
-    long_input = "truncate"
+    long_input = "windows"
     templates = ("{}",)
     augmentations: ClassVar = {
         "word_dropout": "omnialign_text.augmentations:WordDropout",
@@ -58,15 +66,20 @@ class Text(Modality[str]):
         return super().claim(source)
 
     def read(self, source: Any) -> str:
-        """Text from a string, which is the text itself, or from UTF-8 in a path, bytes or file.
+        """Text from a string, which is the text itself, or from a path, bytes or an open file.
 
         Raises `ReadError` for what the class refuses.
         """
         text = source if isinstance(source, str) else _decoded(source)
         if "\0" in text:
-            raise ReadError(source, "wanted text, found NUL characters: this is binary data")
-        text = unicodedata.normalize("NFC", text.replace("\r\n", "\n")).strip()
-        if not text:
+            raise ReadError(
+                source,
+                "wanted text, found NUL characters: binary data, or UTF-16 without a byte-order "
+                "mark; convert it to UTF-8",
+            )
+        text = text.removeprefix(BYTE_ORDER_MARK).replace("\r\n", "\n").replace("\r", "\n")
+        text = unicodedata.normalize("NFC", text).strip()
+        if all(unicodedata.category(character) in INVISIBLE for character in text):
             raise ReadError(source, "the text is empty; leave the row out or give it words")
         try:
             size = len(text.encode())
@@ -83,9 +96,10 @@ class Text(Modality[str]):
     def segments(self, sample: str, window: float) -> list[Segment[str]]:
         """Cuts a text into stretches of at most `window` UTF-8 bytes that join to the same text.
 
-        A cut falls behind whitespace where the stretch holds any, else between two characters,
-        and never between a letter and its combining marks or inside a joined emoji unless that
-        alone is longer than the window. A character longer than the window stands alone.
+        A cut falls behind whitespace where the stretch holds any, else between two grapheme
+        clusters of Unicode: never between a letter and its combining marks, inside a joined emoji
+        or a flag, unless that alone is longer than the window. A character longer than the window
+        stands alone.
         """
         cuts = [0]
         while cuts[-1] < len(sample):
@@ -137,14 +151,20 @@ def _decoded(source: Any) -> str:
         raise ReadError(source, "wanted a str, a path, bytes or an open binary file of UTF-8 text")
     if len(data) > MAX_TEXT_BYTES:
         raise ReadError(source, _too_large(len(data)))
+    encoding = _encoding(data)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise ReadError(
             source,
-            f"wanted UTF-8 text, found byte 0x{error.object[error.start]:02x} at {error.start}: "
-            "binary data, or another encoding; convert it to UTF-8",
+            f"wanted {encoding.upper()} text, found byte 0x{data[error.start]:02x} at "
+            f"{error.start}: binary data, or another encoding; convert it to UTF-8",
         ) from None
+
+
+def _encoding(data: bytes) -> str:
+    """UTF-16 where a byte-order mark says so, else UTF-8."""
+    return "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
 
 
 def _too_large(size: int) -> str:
@@ -152,45 +172,33 @@ def _too_large(size: int) -> str:
 
 
 def _could_be_text(head: bytes) -> Claim:
-    """COULD where a file's first bytes are printable UTF-8, which may end inside a character."""
+    """COULD where a file's first bytes are printable text, which may end inside a character."""
     try:
-        text = head.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        if error.reason != "unexpected end of data":
-            return Claim.NO
-        text = error.object[: error.start].decode()
+        text = codecs.getincrementaldecoder(_encoding(head))().decode(head)
+    except UnicodeDecodeError:
+        return Claim.NO
+    text = text.removeprefix(BYTE_ORDER_MARK)
     control = any(ord(c) < 32 and c not in "\t\n\r\f" for c in text)
     return Claim.NO if control or not text.strip() else Claim.COULD
 
 
 def _next_cut(text: str, start: int, window: float) -> int:
     """Index of the first character that no longer belongs to the stretch that begins at `start`."""
-    end, size = start, 0
-    while end < len(text) and (size := size + _utf8_length(text[end])) <= window:
-        end += 1
-    if end == len(text):
+    behind_space, end, size = 0, start, 0
+    for found in _GRAPHEME.finditer(text, start, start + int(min(window, len(text))) + 1):
+        size += len(found[0].encode())
+        if size > window:
+            break
+        end = found.end()
+        if found[0].isspace():
+            behind_space = end
+    else:
         return end
-    end = max(end, start + 1)
-    behind_space = next((i for i in range(end, start, -1) if text[i - 1].isspace()), None)
-    between = next((i for i in range(end, start, -1) if not _joined(text, i)), None)
-    return behind_space or between or end
-
-
-def _utf8_length(character: str) -> int:
-    code = ord(character)
-    return 1 + (code > 0x7F) + (code > 0x7FF) + (code > 0xFFFF)
-
-
-def _joined(text: str, index: int) -> bool:
-    """Whether a cut before `index` would part what a reader sees as one character."""
-    if index == len(text):
-        return False
-    after = text[index]
-    return (
-        unicodedata.category(after).startswith("M")
-        or "\U0001f3fb" <= after <= "\U0001f3ff"
-        or "\u200d" in (after, text[index - 1])
-    )
+    if end > start:
+        return behind_space or end
+    while len(text[start : end + 1].encode()) <= window:
+        end += 1
+    return max(end, start + 1)
 
 
 @hookimpl

@@ -21,12 +21,17 @@ def test_one_text_in_every_form(tmp_path: Path, suffix: str) -> None:
     data = path.read_bytes()
     for source in (CAPTION, path, data, bytearray(data), memoryview(data), io.BytesIO(data)):
         assert TEXT.read(source) == CAPTION
+    for encoding in ("utf-8", "utf-16", "utf-16-le", "utf-16-be"):
+        mark = "" if encoding in ("utf-8", "utf-16") else "\ufeff"
+        assert TEXT.read((mark + CAPTION).encode(encoding)) == CAPTION
     assert TEXT.claim(path) == Claim.OWNS
 
 
 def test_normal_form_and_line_ends() -> None:
     assert TEXT.read(unicodedata.normalize("NFD", "café")) == unicodedata.normalize("NFC", "café")
-    assert TEXT.read("  one\r\ntwo \n") == "one\ntwo"
+    assert TEXT.read("  one\r\ntwo\rthree \n") == "one\ntwo\nthree"
+    assert TEXT.read("ﬁne Ａ") == "ﬁne Ａ", "compatibility forms stay"
+    assert TEXT.read("\ufeffmarked") == "marked"
 
 
 def test_a_string_is_never_a_path(tmp_path: Path) -> None:
@@ -42,7 +47,13 @@ def test_a_string_is_never_a_path(tmp_path: Path) -> None:
         (" \n\t ", "empty"),
         (b"", "empty"),
         (b"\xef\xbb\xbf", "empty"),
+        ("\u00a0\u3000\u2003", "empty"),
+        ("\u200b\u200d\x07", "empty"),
         ("a\0b", "NUL"),
+        ("words".encode("utf-16-le"), "UTF-16 without a byte-order mark"),
+        ("words".encode("utf-32"), "NUL"),
+        (b"\xff\xfea", "UTF-16 text, found byte 0x61 at 2"),
+        ("日本".encode("shift-jis"), "byte 0x93 at 0"),
         (b"\x89PNG\r\n", "byte 0x89 at 0"),
         ("caf\xe9".encode("latin-1"), "byte 0xe9 at 3"),
         (b"\xef\xbb\xbfcaf\xe9", "0xe9"),
@@ -53,7 +64,7 @@ def test_a_string_is_never_a_path(tmp_path: Path) -> None:
         (["words"], "wanted a str"),
         (None, "wanted a str"),
     ],
-    ids=range(14),
+    ids=range(20),
 )
 def test_refuses(source: Any, reason: str) -> None:
     with pytest.raises(ReadError, match=reason):
@@ -72,7 +83,19 @@ def test_claims() -> None:
     assert TEXT.claim(b"plain words") == Claim.COULD
     assert TEXT.claim("é".encode() * 1000) == Claim.COULD
     assert TEXT.claim(b"a" + "é".encode() * 1000) == Claim.COULD
-    for other in (b"", b"\x89PNG\r\n\x1a\n", b"RIFF\x00\x00", b"\xff\xd8", Path("a.wav"), 3, [1]):
+    for encoding in ("utf-8-sig", "utf-16"):
+        assert TEXT.claim("plain 😀 words".encode(encoding)) == Claim.COULD
+        assert TEXT.claim(("😀" * 1000).encode(encoding)) == Claim.COULD
+    for other in (
+        b"",
+        b"\xff\xfe",
+        b"\x89PNG\r\n\x1a\n",
+        b"RIFF\x00\x00",
+        b"\xff\xd8",
+        Path("a.wav"),
+        3,
+        [1],
+    ):
         assert TEXT.claim(other) == Claim.NO
     file = io.BytesIO(b"..words of a file")
     file.seek(2)
@@ -90,6 +113,10 @@ def test_claims() -> None:
         "word  word\n" * 40 + "x",
         "👩‍👩‍👧👍🏽" * 20,
         "e\u0301x" * 60,
+        "e" + "\u0301" * 500,
+        "क्षत्रिय नमस्ते" * 20,
+        "ภาษาไทยกำลัง" * 20,
+        "مرحبا بالعالم " * 20,
     ],
 )
 def test_segments_lose_nothing(text: str, window: int) -> None:
@@ -98,15 +125,26 @@ def test_segments_lose_nothing(text: str, window: int) -> None:
     assert all(0 < len(part.encode()) <= window for part in parts)
 
 
-def test_segments_keep_words_and_joined_characters_whole() -> None:
-    def parts(text: str, window: int) -> list[str]:
-        return [segment.sample for segment in TEXT.segments(text, window)]
-
-    assert parts("one two three", 9) == ["one two ", "three"]
-    assert parts("e\u0323\u0301" * 2, 6) == ["e\u0323\u0301"] * 2
-    assert parts("👍🏽👍🏽", 12) == ["👍🏽", "👍🏽"]
-    assert parts("👩‍👧a", 11) == ["👩‍👧", "a"]
-    assert parts("🙂a", 1) == ["🙂", "a"], "a character longer than the window stands alone"
+@pytest.mark.parametrize(
+    ("text", "window", "parts"),
+    [
+        ("one two three", 9, ["one two ", "three"]),
+        ("e\u0323\u0301" * 2, 6, ["e\u0323\u0301"] * 2),
+        ("👍🏽👍🏽", 12, ["👍🏽", "👍🏽"]),
+        ("👩‍👧a", 11, ["👩‍👧", "a"]),
+        ("🇫🇷🇩🇪", 12, ["🇫🇷", "🇩🇪"]),
+        ("🏴󠁧󠁢󠁥󠁮󠁧󠁿🏴󠁧󠁢󠁥󠁮󠁧󠁿", 40, ["🏴󠁧󠁢󠁥󠁮󠁧󠁿"] * 2),
+        ("ab \u0301cd", 4, ["ab", " \u0301c", "d"]),
+        ("می\u200cخواهم", 6, ["م", "ی\u200c", "خوا", "هم"]),
+        ("नमस्ते", 12, ["नम", "स्ते"]),
+        ("🙂a", 1, ["🙂", "a"]),
+    ],
+    ids=range(10),
+)
+def test_segments_keep_words_and_joined_characters_whole(
+    text: str, window: int, parts: list[str]
+) -> None:
+    assert [segment.sample for segment in TEXT.segments(text, window)] == parts
 
 
 def test_a_very_long_caption() -> None:

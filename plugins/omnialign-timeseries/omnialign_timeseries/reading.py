@@ -53,6 +53,7 @@ def read(source: Any) -> Series:
         names = [str(name) for name in source.columns]
         tables.check_names(source, names)
         columns = {name: np.asarray(source[key]) for name, key in zip(names, source, strict=True)}
+        columns = tables.with_clock(columns, getattr(source, "index", None))
         return series(source, *tables.regular(source, columns, MAX_VALUES))
     if isinstance(source, tuple) and len(source) == 2:
         return series(source, *source)

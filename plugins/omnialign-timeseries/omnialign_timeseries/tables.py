@@ -39,17 +39,50 @@ def read_csv(source: Any, data: bytes, max_values: int) -> Table:
     options = arrow_csv.ConvertOptions()
     try:
         header = next(csv.reader(io.StringIO(text)), [])
-        check_names(source, header)
+        names = [name.strip() for name in header]
+        check_header(source, names)
         if len(header) * text.count("\n") > max_values:
             raise ReadError(source, f"wanted at most {max_values} values, found more")
-        options.column_types = {n: pa.float64() for n in header if n.lower() not in TIME_COLUMNS}
-        table = arrow_csv.read_csv(io.BytesIO(data), convert_options=options)
+        options.column_types = {
+            n: pa.float64() for n in header if n.strip().lower() not in TIME_COLUMNS
+        }
+        table = arrow_csv.read_csv(io.BytesIO(data), convert_options=options).rename_columns(names)
     except csv.Error as error:
         raise ReadError(source, f"wanted CSV; {error}") from error
     except pa.ArrowInvalid as error:
         fault = first_fault(text, options.null_values) or str(error)
         raise ReadError(source, fault) from error
     return from_table(source, table, max_values)
+
+
+def check_header(source: Any, names: Sequence[str]) -> None:
+    """Refuses equal and empty names, a first row that is values, and cells that no comma parts.
+
+    Columns that are counted from 0, as pandas writes those of an array, have names.
+    """
+    check_names(source, names)
+    if "" in names:
+        raise ReadError(
+            source,
+            f"column {names.index('') + 1} has no name; take it out (pandas: "
+            "to_csv(…, index=False)), or name it",
+        )
+    counted = list(names) == [str(i) for i in range(len(names))]
+    if names and not counted and all(is_number(name) for name in names):
+        raise ReadError(
+            source, f"wanted a header of channel names, found the numbers {', '.join(names)}"
+        )
+    other = next((mark for mark in ";\t|" if len(names) == 1 and mark in names[0]), None)
+    if other:
+        raise ReadError(source, f"wanted commas between cells, found {other!r} in the header")
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def first_fault(text: str, gaps: Collection[str]) -> str | None:
@@ -59,9 +92,7 @@ def first_fault(text: str, gaps: Collection[str]) -> str | None:
         if row and len(row) != len(header):
             return f"row {number}: wanted {len(header)} cells, found {len(row)}"
         for name, cell in zip(header, row, strict=False):
-            try:
-                float("nan" if cell in gaps else cell)
-            except ValueError:
+            if cell not in gaps and not is_number(cell):
                 return f"row {number}, column '{name}': wanted a number, found {cell!r}"
     return None
 
@@ -99,6 +130,14 @@ def from_table(source: Any, table: pa.Table, max_values: int) -> Table:
             raise ReadError(source, f"column '{name}': wanted numbers, found {column.type}")
         columns[name] = column.to_numpy()
     return regular(source, columns, max_values)
+
+
+def with_clock(columns: Mapping[str, Array], index: Any) -> dict[str, Array]:
+    """Takes a data frame's index for the clock where it holds dates and no column is a clock."""
+    holds_dates = getattr(getattr(index, "dtype", None), "kind", "") == "M"
+    if not holds_dates or any(name.lower() in TIME_COLUMNS for name in columns):
+        return dict(columns)
+    return {TIME_COLUMNS[0]: index.to_numpy("datetime64[ns]"), **columns}
 
 
 def regular(source: Any, columns: Mapping[str, Array], max_values: int) -> Table:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -83,6 +84,31 @@ def test_dates_are_a_clock() -> None:
     assert MODALITY.read(text.encode()).sample_rate_hz == 0.5
     times = np.array(["2024-01-01T00:00:00.00", "2024-01-01T00:00:00.25"], "datetime64[ms]")
     assert MODALITY.read(table({"time": times, "x": [1.0, 2.0]})).sample_rate_hz == 4
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+def test_the_dates_of_an_index_are_a_clock(zone: str | None) -> None:
+    dates = pd.date_range("2024-01-01", periods=4, freq="20ms", tz=zone)
+    series = MODALITY.read(pd.DataFrame({"x": [1.0, 2, 3, 4]}, index=dates))
+    assert series.channels == ("x",)
+    assert series.sample_rate_hz == pytest.approx(50)
+    own = pd.DataFrame({"time": [0.0, 1, 2, 3], "x": [1.0, 2, 3, 4]}, index=dates)
+    assert MODALITY.read(own).sample_rate_hz == 1
+    assert MODALITY.read(pd.DataFrame({"x": [1.0, 2.0]})).sample_rate_hz is None
+
+
+def test_spaces_around_names_and_counted_columns() -> None:
+    series = MODALITY.read(b"x, time \n1,0\n2,0.5\n")
+    assert (series.channels, series.sample_rate_hz) == (("x",), 2)
+    assert MODALITY.read(b"0,1\n5,6\n7,8\n").values.tolist() == [[5, 6], [7, 8]]
+    assert MODALITY.read(b'"x","y"\n\n"5","6"\n\n').values.tolist() == [[5, 6]]
+
+
+@pytest.mark.parametrize("dtype", [">f8", ">i2", "bool"])
+def test_integers_booleans_and_other_byte_orders(dtype: str) -> None:
+    values = MODALITY.read(np.array([[1, 0], [0, 1]], dtype)).values
+    assert values.tolist() == [[1, 0], [0, 1]]
+    assert values.dtype == torch.float32
 
 
 def test_gaps_are_filled_by_lines() -> None:
@@ -186,6 +212,12 @@ def test_refuses_arrays(source: object, message: str) -> None:
         ("time,x\nnoon,1\nnight,2\n", "column 'time': wanted numbers, found string"),
         ("time,x\n0,1\n1,1\n2,1\n9000,1\n", "cut the series at its gaps"),
         ("caf\xe9,x\n1,2\n", "UTF-8"),
+        ("x,y\n1,inf\n", "found infinite ones"),
+        ("1.5,2.5\n3,4\n", "header of channel names, found the numbers 1.5, 2.5"),
+        ("x;y\n1;2\n", "wanted commas between cells, found ';'"),
+        ("x\ty\n1\t2\n", "wanted commas between cells"),
+        (",x\n0,5\n1,6\n", "column 1 has no name; .*index=False"),
+        ("x\n'1,5'\n", "row 2: wanted 1 cells, found 2"),
     ],
 )
 def test_refuses_tables(tmp_path: Path, text: str, message: str) -> None:
