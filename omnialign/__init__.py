@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from omnialign.encoder import Encoder, pad_and_stack
     from omnialign.errors import OmniAlignError, ReadError
     from omnialign.model_folder import load
+    from omnialign.segments import EmbeddedSegment
     from omnialign.space import SharedSpace
     from omnialign.weights import interpolate
 
@@ -44,6 +45,7 @@ _HOME = {
     "pad_and_stack": "encoder",
     "OmniAlignError": "errors",
     "ReadError": "errors",
+    "EmbeddedSegment": "segments",
     "SharedSpace": "space",
     "interpolate": "weights",
     "load": "model_folder",
@@ -54,6 +56,7 @@ __all__ = [
     "Augmentation",
     "Blob",
     "Claim",
+    "EmbeddedSegment",
     "Encoder",
     "Modality",
     "OmniAlignError",
