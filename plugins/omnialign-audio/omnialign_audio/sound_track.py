@@ -38,7 +38,8 @@ def sound_track(source: Any, file: BinaryIO, format: str) -> Iterator[Waveform]:
             rate, channels = stream.rate, stream.channels
             check_rate_and_channels(source, rate, channels)
             origin_seconds = (container.start_time or 0) / av.time_base
-            to_float = av.AudioResampler("fltp", rate=rate)
+            # interleaved: PyAV miscounts the planes of eight channels
+            to_float = av.AudioResampler("flt", rate=rate)
             num_given = 0
             for frame in container.decode(stream):
                 if frame.time is not None:
@@ -48,7 +49,8 @@ def sound_track(source: Any, file: BinaryIO, format: str) -> Iterator[Waveform]:
                         yield from _silence(gap, channels, rate)
                 for part in to_float.resample(frame):
                     num_given += part.samples
-                    yield checked(source, torch.from_numpy(part.to_ndarray()), rate)
+                    values = part.to_ndarray().reshape(-1, channels).T.copy()
+                    yield checked(source, torch.from_numpy(values), rate)
     except (FFmpegError, OSError, ValueError) as error:
         if isinstance(error, ReadError):
             raise
