@@ -12,6 +12,8 @@ import pytest
 import torch
 from omnialign_video import Clip, VideoModality
 
+from omnialign import ReadError
+
 VIDEO = VideoModality()
 
 
@@ -174,3 +176,12 @@ def test_a_damaged_tail_is_left_out(suffix: str, tail: str, tmp_path: Path) -> N
     assert 10 < len(clip) < 70
     whole = VIDEO.read(data)
     assert torch.equal(clip.frames[:10], whole.frames[:10])
+
+
+@pytest.mark.parametrize("tail", [b"", bytes(2000)])
+def test_damage_that_the_decoder_sees_is_refused(tail: bytes, tmp_path: Path) -> None:
+    path = write(tmp_path / "a.mp4", LONG, container={"movflags": "faststart"})
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 9 // 10] + tail)
+    with pytest.raises(ReadError, match=r"a\.mp4.*damaged or cut short"):
+        VIDEO.read(path)
