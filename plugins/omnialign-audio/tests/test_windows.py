@@ -14,6 +14,7 @@ from omnialign import ReadError, Unread
 
 AUDIO = Audio()
 RATE = 8000
+DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 
 
 def write(path: Path, seconds: float, subtype: str | None = None, rate: int = RATE) -> Path:
@@ -100,3 +101,21 @@ def test_what_breaks_in_the_middle_says_so_there(tmp_path: Path) -> None:
     cut.write_bytes(write(tmp_path / "a.flac", 60).read_bytes()[:-9000])
     with pytest.raises(ReadError, match=r"cut\.flac"):
         list(AUDIO.read_segments(cut, 2.0))
+
+
+def test_real_recordings_in_one_long_file(tmp_path: Path) -> None:
+    """A digit stands in the window whose seconds say so."""
+    if not DATA.is_dir():
+        pytest.skip("the real data is not beside this checkout")
+    spoken = [AUDIO.read(path) for path in sorted((DATA / "fsdd" / "audio").iterdir())[:300]]
+    path = tmp_path / "long.flac"
+    values = torch.cat([one.values[0] for one in spoken])
+    soundfile.write(path, values.numpy(), RATE, "PCM_16")
+    segments = list(AUDIO.read_segments(path, 2.0))
+    assert len(segments) > 30
+    for segment in segments:
+        assert segment.start_seconds is not None
+        assert segment.end_seconds is not None
+        start, stop = round(segment.start_seconds * RATE), round(segment.end_seconds * RATE)
+        wanted = values[start:stop]
+        torch.testing.assert_close(segment.sample.values[0], wanted, rtol=0, atol=1e-4)
