@@ -24,7 +24,7 @@ BLOCK_SECONDS = 1.0
 
 
 def sound_track(source: Any, file: BinaryIO, format: str) -> Iterator[Waveform]:
-    """The track that a player would choose, in stretches, from the start of the file.
+    """The best track by FFmpeg's measure, in stretches, from the start of the file.
 
     Where the track starts later than the file or pauses, there is silence, so that a second of the
     sound is the same second of the pictures.

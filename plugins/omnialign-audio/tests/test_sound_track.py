@@ -133,15 +133,34 @@ def test_windows_are_those_of_the_whole(tmp_path: Path) -> None:
             assert torch.equal(one.sample.values, other.sample.values)
 
 
-def test_no_sound(tmp_path: Path) -> None:
+def test_no_sound_and_damage(tmp_path: Path) -> None:
     silent = write(tmp_path / "silent.mp4", None)
     with pytest.raises(ReadError, match=r"silent\.mp4.*no sound track, only: video"):
         AUDIO.read(silent)
     data = write(tmp_path / "a.mp4").read_bytes()
     with pytest.raises(ReadError, match="damaged or cut short"):
         AUDIO.read(data[: len(data) // 2])
-    cut = write(tmp_path / "a.mkv").read_bytes()
-    assert 0 < AUDIO.read(cut[: len(cut) // 2]).seconds < 2
+    data = write(tmp_path / "a.mkv").read_bytes()
+    half = len(data) // 2
+    assert 0 < AUDIO.read(data[:half]).seconds < 2
+    with pytest.raises(ReadError, match="damaged or cut short"):
+        AUDIO.read(data[:half] + bytes(half))
+
+
+def test_of_several_tracks_the_one_with_most_channels(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    with av.open(path, "w") as file:
+        tracks = [
+            file.add_stream("pcm_s16le", rate=8000, layout=name) for name in ("mono", "stereo")
+        ]
+        file.start_encoding()
+        for track, num in zip(tracks, (1, 2), strict=True):
+            assert isinstance(track, av.AudioStream)
+            values = np.zeros((1, 8000 * num), np.int16)
+            frame = av.AudioFrame.from_ndarray(values, "s16", track.codec_context.layout)
+            frame.sample_rate = 8000
+            file.mux([*track.encode(frame), *track.encode(None)])
+    assert AUDIO.read(path).values.shape == (2, 8000)
 
 
 def test_whose_they_are(tmp_path: Path) -> None:
