@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from omnialign.encoder import Encoder, pad_and_stack
     from omnialign.errors import ModelError, OmniAlignError, ReadError
     from omnialign.model_folder import load
+    from omnialign.segments import EmbeddedSegment
     from omnialign.space import SharedSpace
     from omnialign.weights import interpolate
 
@@ -50,6 +51,7 @@ _HOME = {
     "ModelError": "errors",
     "OmniAlignError": "errors",
     "ReadError": "errors",
+    "EmbeddedSegment": "segments",
     "SharedSpace": "space",
     "build_encoder": "building",
     "interpolate": "weights",
@@ -63,6 +65,7 @@ __all__ = [
     "Augmentation",
     "Blob",
     "Claim",
+    "EmbeddedSegment",
     "Encoder",
     "Modality",
     "ModelError",

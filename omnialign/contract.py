@@ -8,7 +8,7 @@ serve every encoder. The base class of encoders, which needs torch, is
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
@@ -146,6 +146,14 @@ class Modality(ABC, Generic[Sample]):
         """
         del window
         return [Segment(sample)]
+
+    def read_segments(self, source: Any, window: float) -> Iterable[Segment[Sample]]:
+        """The segments of `read(source)`, in order, for embedding.
+
+        Where files may be longer than memory, each is decoded when it is asked for; `read` may then
+        refuse what this does not. Raises `ReadError`, and be it in the middle.
+        """
+        return self.segments(self.read(source), window)
 
     def companions(self, path: Path) -> Sequence[Path]:
         """Other existing files that `read` opens for the one at `path`: a mesh's textures.

@@ -15,10 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from omnialign.contract import Claim
-from omnialign.errors import ModalityError, ModelError, OmniAlignError, ReadError
+from omnialign.errors import ModalityError, ModelError, OmniAlignError
 from omnialign.gallery import Gallery, Hit
 from omnialign.prompts import Description, Labels, described, filled
 from omnialign.registry import registry
+from omnialign.segments import (
+    EmbeddedSegment,
+    check_batch_size,
+    embed_each,
+    embed_means,
+    evaluating,
+)
 from omnialign.temperature import LogitBiases, LogScales
 from omnialign.tower import Tower, digest_of_weights, prefix
 
@@ -134,7 +141,6 @@ class SharedSpace(nn.Module):
         self.tower(modality)
         return modality, item
 
-    @torch.no_grad()
     def embed_known(
         self,
         items: Sequence[Any],
@@ -149,57 +155,34 @@ class SharedSpace(nn.Module):
         With `unreadable`, an item that cannot be read stops nothing: its place and the reason are
         noted there, and its row of `(n, D)` is zero.
         """
-        if batch_size < 1:
-            raise OmniAlignError(f"batch_size is {batch_size}; it is at least 1")
+        check_batch_size(batch_size)
         vectors = torch.zeros(len(items), self.dim)
-        was_training = self.training
-        self.eval()
         done = 0
-        try:
+        with evaluating(self):
             for name in dict.fromkeys(modalities):
                 places = [i for i, m in enumerate(modalities) if m == name]
                 for start in range(0, len(places), batch_size):
-                    chunk = places[start : start + batch_size]
-                    found = self._embed_chunk(name, items, chunk, batch_size, unreadable)
+                    chunk = [(i, items[i]) for i in places[start : start + batch_size]]
+                    found = embed_means(self.tower(name), chunk, batch_size, unreadable)
                     for place, vector in found.items():
-                        vectors[place] = vector
+                        vectors[place] = prefix(vector, self.dim)
                     done += len(chunk)
                     if progress:
                         progress(done, len(items))
-        finally:
-            self.train(was_training)
         return vectors
 
-    def _embed_chunk(
-        self,
-        modality: str,
-        items: Sequence[Any],
-        places: Sequence[int],
-        batch_size: int,
-        unreadable: dict[int, str] | None,
-    ) -> dict[int, Tensor]:
-        tower = self.tower(modality)
-        pipeline = tower.pipeline
-        inputs: list[Any] = []
-        owners: list[int] = []
-        for place in places:
-            try:
-                own = pipeline.inputs(pipeline.read(items[place]))
-            except ReadError as error:
-                if unreadable is None:
-                    raise
-                unreadable[place] = str(error)
-                continue
-            inputs += own
-            owners += [place] * len(own)
-        sums: dict[int, Tensor] = {}
-        for start in range(0, len(inputs), batch_size):
-            batch = pipeline.collate(inputs[start : start + batch_size])
-            outputs = tower(batch).float().cpu()
-            for place, vector in zip(owners[start:], outputs, strict=False):
-                sums[place] = sums.get(place, 0) + vector
-        unit = {place: nn.functional.normalize(total, dim=0) for place, total in sums.items()}
-        return {place: prefix(vector, self.dim) for place, vector in unit.items()}
+    def embed_segments(
+        self, item: Any, modality: str | None = None, *, batch_size: int = 64
+    ) -> list[EmbeddedSegment]:
+        """As `embed`, of one item: each window by itself, with its seconds, in order.
+
+        Of a recording, however long it is, no more is held than `batch_size` windows.
+        """
+        check_batch_size(batch_size)
+        name, readable = self._decide(item, modality)
+        with evaluating(self):
+            found = embed_each(self.tower(name), [(0, readable)], batch_size)
+            return [each._replace(vector=prefix(each.vector, self.dim)) for _, each in found]
 
     def similarity(
         self, x: Any, y: Any, *, x_modality: str | None = None, y_modality: str | None = None

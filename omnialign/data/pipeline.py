@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -27,11 +29,22 @@ class Pipeline:
 
     def read(self, item: Any) -> Any:
         """The canonical sample; a reader that fails in an unforeseen way counts as unreadable."""
-        return self._readable(item, self.modality.read)
+        with self._readable(item) as source:
+            return self.modality.read(source)
+
+    def read_segments(self, item: Any) -> Iterator[Segment[Any]]:
+        """The `segments` of what `read` gives; of a long file decoded one after the other."""
+        with self._readable(item) as source:
+            if self.window is None or self.long_input == "native":
+                yield Segment(self.modality.read(source))
+            else:
+                found = self.modality.read_segments(source, self.window)
+                yield from islice(found, 1 if self.long_input == "truncate" else None)
 
     def open(self, item: Any) -> Any:
         """What `training_input` takes: the sample, or an `Unread` where a stretch will do."""
-        opened = self._readable(item, lambda source: self.modality.open(source, self.resolution))
+        with self._readable(item) as source:
+            opened = self.modality.open(source, self.resolution)
         if self.augmentations:
             takes_a_stretch = cuts(self.augmentations[0])
         else:
@@ -40,12 +53,15 @@ class Pipeline:
 
     def _decoded(self, sample: Any) -> Any:
         if isinstance(sample, Unread):
-            return self._readable(sample, lambda unread: unread.read())
+            with self._readable(sample):
+                return sample.read()
         return sample
 
-    def _readable(self, item: Any, read: Callable[[Any], Any]) -> Any:
+    @contextmanager
+    def _readable(self, item: Any) -> Generator[Any]:
+        """What the reader is given of an item, and how its failures are told."""
         try:
-            return read(item.read() if isinstance(item, Blob) else item)
+            yield item.read() if isinstance(item, Blob) else item
         except ReadError as error:
             if isinstance(item, Blob):
                 raise ReadError(item, error.reason) from error

@@ -133,14 +133,16 @@ class _Items(Dataset[Any]):
             key = _key(side, item)
             if key in self._known:
                 return _Looked(identity, key)
-            sample = pipeline.read(item.value)
             if key is None:
+                sample = pipeline.read(item.value)
                 key = sample_key(sample)
-                if key in self._known:
-                    return _Looked(identity, key)
-            elif _key(side, item) != key:
+                known = key in self._known
+                return _Looked(identity, key, [] if known else pipeline.inputs(sample))
+            segments = pipeline.read_segments(item.value)
+            inputs = [pipeline.preprocess(segment.sample) for segment in segments]
+            if _key(side, item) != key:
                 raise ReadError(item.value, "it changed while it was read")
-            return _Looked(identity, key, pipeline.inputs(sample))
+            return _Looked(identity, key, inputs)
         except ReadError as error:
             return _Looked(identity, unreadable=(error.source, error.reason))
 

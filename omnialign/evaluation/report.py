@@ -20,6 +20,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from omnialign.contract import Preview
+from omnialign.data.pipeline import Pipeline
+from omnialign.errors import ReadError
 from omnialign.evaluation.answers import Answer, Shelf
 from omnialign.evaluation.results import directions
 from omnialign.recipe import Recipe
@@ -61,7 +63,7 @@ def write_report(
                     {
                         "html": embed_preview(
                             space.tower(modality).modality.preview(
-                                space.tower(modality).pipeline.read(hit.item)
+                                _sample(space.tower(modality).pipeline, hit.item)
                             ),
                             hit.caption,
                         ),
@@ -91,6 +93,14 @@ def write_report(
     partial = path.with_suffix(".partial")
     partial.write_text(page, "utf-8")
     os.replace(partial, path)
+
+
+def _sample(pipeline: Pipeline, item: Any) -> Any:
+    """What is shown of an item; of one that is too long to be read whole, its first segment."""
+    try:
+        return pipeline.read(item)
+    except ReadError:
+        return next(pipeline.read_segments(item)).sample
 
 
 def embed_preview(preview: Preview, description: str) -> str:

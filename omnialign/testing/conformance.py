@@ -166,6 +166,16 @@ class ModalityConformance:
                     )
             self._check_cuts(sample, opened)
 
+    def test_reads_segments_one_by_one(self, tmp_path: Path) -> None:
+        for path in self.files(tmp_path):
+            sample = self.modality.read(path)
+            for window in WINDOWS:
+                wanted = self.modality.segments(sample, window)
+                found = list(self.modality.read_segments(path, window))
+                assert same(wanted, found), (
+                    f"{path.name}: read_segments and segments of what read gives differ"
+                )
+
     def _check_cuts(self, sample: Any, opened: Unread[Any]) -> None:
         for name, target in self.modality.augmentations.items():
             kind = imported(target)

@@ -346,15 +346,14 @@ def test_a_file_that_changes_while_it_is_read_is_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_files(tmp_path)
-    read = Pipeline.read
+    read_segments = Pipeline.read_segments
 
     def changing(self: Pipeline, item: Any) -> Any:
-        sample = read(self, item)
+        yield from read_segments(self, item)
         if str(item).endswith("/7.toy"):
             toy.write_signal(Path(item), [1, 2, 3])
-        return sample
 
-    monkeypatch.setattr(Pipeline, "read", changing)
+    monkeypatch.setattr(Pipeline, "read_segments", changing)
     train(recipe(tmp_path), tmp_path / "run")
     (line,) = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
     assert json.loads(line)["reason"] == "it changed while it was read"

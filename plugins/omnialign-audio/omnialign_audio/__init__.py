@@ -7,28 +7,31 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from omnialign import Claim, Modality, Preview, Segment, Unread, hookimpl
-from omnialign_audio.waveform import Waveform, windows
+from omnialign_audio.sniffing import HEAD_BYTES, is_audio
+from omnialign_audio.waveform import Waveform
 
 __all__ = ["Audio", "Waveform"]
 
 PREVIEW_SECONDS = 5.0
-_HEAD_BYTES = 12
 
 
 class Audio(Modality[Waveform]):
     """Sound: `(C, T)` float32 values, full scale at -1 and 1, with their rate in Hz.
 
-    Reads what libsndfile decodes (WAV, FLAC, OGG Vorbis and Opus, MP3) and arrays with their rate;
-    8-, 16- and 32-bit integers are scaled. Refuses empty sounds, non-finite values, more than an
-    hour, more than 64 channels. The length in a header is not believed: what decodes is the sound.
+    Reads WAV, AIFF, FLAC, OGG (Vorbis, Opus), MP3 and M4A, the sound track of a video, and arrays
+    with their rate; 8-, 16- and 32-bit integers are scaled. Refuses empty sounds, non-finite
+    values, more than 64 channels, more than an hour at once and a day in windows. The length in a
+    header is not believed: what decodes is the sound.
     """
 
     name = "audio"
-    suffixes = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+    suffixes = frozenset(
+        {".wav", ".aif", ".aiff", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a"}
+    )
     long_input = "windows"
     templates = ("the sound of {}", "a recording of {}", "{}")
     augmentations: ClassVar = {
@@ -58,14 +61,20 @@ class Audio(Modality[Waveform]):
 
         return recording(source) or self.read(source)
 
+    def read_segments(self, source: Any, window: float) -> Iterable[Segment[Waveform]]:
+        """Files are decoded window by window, so these may last up to a day."""
+        from omnialign_audio.reading import read_windows
+
+        return read_windows(source, window)
+
     def claim(self, source: Any) -> Claim:
         if isinstance(source, Waveform):
             return Claim.OWNS
         if isinstance(source, bytes | bytearray | memoryview):
-            return Claim.OWNS if is_audio(bytes(source[:_HEAD_BYTES])) else Claim.NO
+            return Claim.OWNS if is_audio(bytes(source[:HEAD_BYTES])) else Claim.NO
         if hasattr(source, "read") and hasattr(source, "seek"):
             position = source.tell()
-            head = source.read(_HEAD_BYTES)
+            head = source.read(HEAD_BYTES)
             source.seek(position)
             return Claim.OWNS if isinstance(head, bytes) and is_audio(head) else Claim.NO
         return super().claim(source)
@@ -75,9 +84,7 @@ class Audio(Modality[Waveform]):
 
         A rest of less than a tenth of a window is left out, unless it is all there is.
         """
-        rate = sample.sample_rate_hz
-        cuts = windows(sample.length, rate, window)
-        return [Segment(sample.stretch(a, b), a / rate, b / rate) for a, b in cuts]
+        return sample.split(window)
 
     def preview(self, sample: Waveform) -> Preview:
         """The first seconds as a mono 16-bit WAV."""
@@ -101,13 +108,6 @@ class Audio(Modality[Waveform]):
             for i in range(n)
         ]
         return [Waveform(tone, 16_000) for tone in tones]
-
-
-def is_audio(head: bytes) -> bool:
-    """Whether a file of WAV, FLAC, Ogg or MP3 (a tag, or a frame's sync word) starts so."""
-    riff = head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE"
-    mpeg = len(head) > 2 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2 and head[2] & 0xF0 != 0xF0
-    return riff or mpeg or head[:4] in (b"fLaC", b"OggS") or head[:3] == b"ID3"
 
 
 @hookimpl

@@ -12,7 +12,8 @@ from typing import Any
 import soundfile
 
 from omnialign import ReadError, Segment, Unread
-from omnialign_audio.reading import MAX_SECONDS, MAX_VALUES, check_rate_and_channels, stretch_of
+from omnialign_audio.decoding import stretch_of
+from omnialign_audio.limits import MAX_STREAM_SECONDS, check_rate_and_channels
 from omnialign_audio.waveform import Waveform, windows
 
 LONG_SECONDS = 30.0
@@ -61,8 +62,8 @@ def recording(source: Any) -> Recording | None:
         with soundfile.SoundFile(source) as sound:
             rate, length, channels = sound.samplerate, sound.frames, sound.channels
             check_rate_and_channels(source, rate, channels)
-            most = min(MAX_SECONDS * rate, MAX_VALUES / channels)
-            if not LONG_SECONDS * rate < length <= most or not sound.subtype.startswith(EXACT):
+            in_bounds = LONG_SECONDS < length / rate <= MAX_STREAM_SECONDS
+            if not in_bounds or not sound.subtype.startswith(EXACT):
                 return None
             sound.seek(length - 1)
             ends_here = len(sound.read(2)) == 1

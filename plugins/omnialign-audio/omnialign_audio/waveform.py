@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from omnialign import Segment
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -40,12 +42,23 @@ class Waveform:
             return self
         return Waveform(self.values[:, start:stop], self.sample_rate_hz)
 
+    def split(self, window_seconds: float) -> list[Segment[Waveform]]:
+        """Cut as `windows` says; start and end are counted from the first sample."""
+        rate = self.sample_rate_hz
+        cuts = windows(self.length, rate, window_seconds)
+        return [Segment(self.stretch(a, b), a / rate, b / rate) for a, b in cuts]
+
+
+def window_length(sample_rate_hz: int, seconds: float) -> int:
+    """In samples."""
+    return max(1, math.floor(seconds * sample_rate_hz + 1e-6))
+
 
 def windows(length: int, sample_rate_hz: int, seconds: float) -> list[tuple[int, int]]:
     """Start and stop, in samples, of consecutive windows; the last may be shorter.
 
     A rest of less than `MIN_TAIL` of a window is left out, unless it is all there is.
     """
-    step = max(1, math.floor(seconds * sample_rate_hz + 1e-6))
+    step = window_length(sample_rate_hz, seconds)
     count = max(1, math.ceil(length / step - MIN_TAIL))
     return [(i * step, min((i + 1) * step, length)) for i in range(count)]

@@ -120,10 +120,18 @@ def size_and_limits(source: Any, stream: VideoStream) -> tuple[int, int]:
 
 
 def rgb(frame: av.VideoFrame, size: tuple[int, int]) -> Frame:
-    """A decoded frame as RGB `(H, W, 3)`, scaled to `size` = (H, W), then turned upright."""
+    """A decoded frame as RGB `(H, W, 3)`, scaled to `size` = (H, W), then turned upright.
+
+    Transparency is laid over white.
+    """
     height, width = size
-    small = frame.reformat(width, height, "rgb24", interpolation="AREA")
-    return np.rot90(small.to_ndarray(), frame.rotation // 90)
+    has_alpha = any(component.is_alpha for component in frame.format.components)
+    wanted = "rgba" if has_alpha else "rgb24"
+    small = frame.reformat(width, height, wanted, interpolation="AREA").to_ndarray()
+    if has_alpha:
+        alpha = small[..., 3:] / np.float32(255)
+        small = (small[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
+    return np.rot90(small, round(frame.rotation / 90))
 
 
 def _from_animation(source: Any, picture: Image.Image) -> Clip:
