@@ -47,6 +47,7 @@ class PointClouds(Modality[PointCloud]):
     encoders = {  # noqa: RUF012
         "pointnet": "omnialign_3d.pointnet:PointNetEncoder",
         "transformer": "omnialign_3d.transformer:PointTransformerEncoder",
+        "views": "omnialign_3d.views:ViewsEncoder",
     }
     default_encoder = "pointnet"
 
