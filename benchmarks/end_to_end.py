@@ -102,7 +102,8 @@ def peers_data(arguments: argparse.Namespace, space: Any) -> tuple[Any, Callable
         for i in range(len(pairs))
     ]
     size = wanted.tower("image").encoder.options["image_size"]
-    return rows, image_transform(size, is_train=True), space.tower("text").pipeline
+    transform: Any = image_transform(size, is_train=True)
+    return rows, transform, space.tower("text").pipeline
 
 
 def open_clip(arguments: argparse.Namespace, clock: Clock) -> None:
@@ -113,7 +114,7 @@ def open_clip(arguments: argparse.Namespace, clock: Clock) -> None:
     from torch.utils.data import DataLoader
     from transformers import BatchEncoding
 
-    from omnialign.space import build
+    from omnialign.building import build
 
     space = build(recipe(arguments))
     rows, transform, texts = peers_data(arguments, space)
@@ -195,7 +196,7 @@ def sentence_transformers(arguments: argparse.Namespace, clock: Clock) -> None:
     )
     from transformers import TrainerCallback
 
-    from omnialign.space import build
+    from omnialign.building import build
 
     space = build(recipe(arguments))
     rows, transform, texts = peers_data(arguments, space)

@@ -72,10 +72,10 @@ def bare_loop(wanted: Any, locked: str) -> Callable[[], float]:
     """Steps a second of the unlocked tower, its loss and its optimizer, and nothing else."""
     import torch
 
+    from omnialign.building import build
     from omnialign.data.rows import PairRows
     from omnialign.engine.optimizer import build_optimizer
     from omnialign.losses import info_nce
-    from omnialign.space import build
 
     pair = wanted.pairs[0]
     space = build(wanted)

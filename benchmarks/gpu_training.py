@@ -100,15 +100,13 @@ class Normalised(nn.Module):
 
 def clip(sizes: Sizes, device: str) -> Any:
     """open_clip's model, from scratch."""
-    from open_clip import (  # pyright: ignore[reportMissingImports]
-        CLIPTextCfg,
-        CLIPVisionCfg,
-        CustomTextCLIP,
-    )
+    import open_clip
 
+    library: Any = open_clip
     torch.manual_seed(0)
-    configs = CLIPVisionCfg(**sizes.vision), CLIPTextCfg(**sizes.text)
-    model = CustomTextCLIP(sizes.dim, *configs, output_dict=True)
+    vision = library.CLIPVisionCfg(**sizes.vision)
+    configs = vision, library.CLIPTextCfg(**sizes.text)
+    model = library.CustomTextCLIP(sizes.dim, *configs, output_dict=True)
     model.visual = Normalised(model.visual)
     return model.to(device).train()
 

@@ -11,7 +11,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from omnialign.building import build_encoder
     from omnialign.contract import (
+        AlignedModel,
+        AlignedTower,
         Augmentation,
         Blob,
         Claim,
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
         hookimpl,
     )
     from omnialign.encoder import Encoder, pad_and_stack
-    from omnialign.errors import OmniAlignError, ReadError
+    from omnialign.errors import ModelError, OmniAlignError, ReadError
     from omnialign.model_folder import load
     from omnialign.space import SharedSpace
     from omnialign.weights import interpolate
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "AlignedModel": "contract",
+    "AlignedTower": "contract",
     "Augmentation": "contract",
     "Blob": "contract",
     "Claim": "contract",
@@ -42,20 +47,25 @@ _HOME = {
     "hookimpl": "contract",
     "Encoder": "encoder",
     "pad_and_stack": "encoder",
+    "ModelError": "errors",
     "OmniAlignError": "errors",
     "ReadError": "errors",
     "SharedSpace": "space",
+    "build_encoder": "building",
     "interpolate": "weights",
     "load": "model_folder",
 }
 """Public names by the module they live in; imported when first used, because torch is heavy."""
 
 __all__ = [
+    "AlignedModel",
+    "AlignedTower",
     "Augmentation",
     "Blob",
     "Claim",
     "Encoder",
     "Modality",
+    "ModelError",
     "OmniAlignError",
     "Preview",
     "ReadError",
@@ -63,6 +73,7 @@ __all__ = [
     "SharedSpace",
     "Source",
     "Unread",
+    "build_encoder",
     "hookimpl",
     "interpolate",
     "load",

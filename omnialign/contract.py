@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
 from os import PathLike
@@ -20,6 +20,7 @@ import pluggy
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from omnialign.encoder import Encoder
 
@@ -211,6 +212,47 @@ class Source(ABC):
     def __getitem__(self, index: int) -> Mapping[str, Any]: ...
 
 
+@dataclass(frozen=True)
+class AlignedTower:
+    """A tower of a model that others trained, with what it takes to rebuild it."""
+
+    encoder: Encoder
+    name: str
+    """Under which some plugin provides the encoder."""
+    options: Mapping[str, Any]
+    """It is rebuilt from these and from what its `save_files` wrote."""
+    projection: Tensor | None = None
+    """A matrix `(dim, width)` that brings features into the space; None where they lie in it."""
+    long_input: LongInput | None = None
+    """Default: the modality's own policy."""
+
+
+@dataclass(frozen=True)
+class AlignedModel:
+    """A model that others trained, as a plugin has read it: towers that share a space."""
+
+    dim: int
+    towers: Mapping[str, AlignedTower]
+    """By modality."""
+    logit_scales: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """The inverse temperature of each aligned pair, also of towers that were not asked for."""
+    logit_biases: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    """Of pairs that were trained with the sigmoid loss."""
+
+
+class ModelFormat(Protocol):
+    """Reads a model that others saved.
+
+    `name` is what stands behind the scheme, `revision` what stands behind an `@`. Only towers of
+    `modalities` are read, all where it is None; a modality that the model lacks is passed over.
+    Raises `ModelError` that names what is missing, unexpected or of another shape.
+    """
+
+    def __call__(
+        self, name: str, *, revision: str | None, modalities: Sequence[str] | None
+    ) -> AlignedModel: ...
+
+
 class Hooks:
     """The hooks that a plugin module may implement, each marked with `@omnialign.hookimpl`."""
 
@@ -223,4 +265,18 @@ class Hooks:
         """The sources that this plugin provides, by the name that a recipe uses.
 
         A value is the class, or `"module:Class"`.
+        """
+
+    @hookspec
+    def omnialign_encoders(self) -> Mapping[str, Mapping[str, type[Encoder] | str]]:  # type: ignore[empty-body]
+        """Encoders for modalities that others provide: by modality, then by name.
+
+        A value is the class, or `"module:Class"`.
+        """
+
+    @hookspec
+    def omnialign_formats(self) -> Mapping[str, ModelFormat | str]:  # type: ignore[empty-body]
+        """Formats of whole models that this plugin reads, by scheme: `hf` reads `hf:NAME`.
+
+        A value is the function, or `"module:function"`.
         """

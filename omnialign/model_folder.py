@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import pydantic
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 
+from omnialign.building import assemble
 from omnialign.contract import LongInput
 from omnialign.errors import ModelError
 from omnialign.options import explain
+from omnialign.overrides import SCHEME
 from omnialign.recipe import Choice
 from omnialign.registry import registry
 from omnialign.space import SharedSpace
@@ -38,6 +42,7 @@ class _Config(pydantic.BaseModel):
     towers: dict[str, _Tower]
     preprocessing: str
     fingerprint: str
+    tower_fingerprints: dict[str, str] = {}
     plugins: dict[str, str]
     shared_temperature: bool = False
     matryoshka: list[int] = []
@@ -49,6 +54,18 @@ def save(space: SharedSpace, folder: str | Path) -> None:
     """Writes `config.json`, `model.safetensors` and the files of each encoder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in space.state_dict().items()}
+    partial = folder / "model.safetensors.partial"
+    save_file(state, partial)
+    plain = folder / "config.json.partial"
+    plain.touch()
+    shutil.copymode(plain, partial)  # safetensors keeps a file to its owner
+    os.replace(partial, folder / "model.safetensors")
+    save_towers(space, folder)
+
+
+def save_towers(space: SharedSpace, folder: Path) -> None:
+    """Writes `config.json` and the files of each encoder, without the weights."""
     for name in space.modalities:
         files = folder / "encoders" / name
         shutil.rmtree(files, ignore_errors=True)
@@ -57,18 +74,12 @@ def save(space: SharedSpace, folder: str | Path) -> None:
         for empty in (files, files.parent):
             if not any(empty.iterdir()):
                 empty.rmdir()
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in space.state_dict().items()}
-    partial = folder / "model.safetensors.partial"
-    save_file(state, partial)
-    plain = folder / "config.json.partial"
-    plain.touch()
-    shutil.copymode(plain, partial)  # safetensors keeps a file to its owner
-    os.replace(partial, folder / "model.safetensors")
     config = {
         "format": FORMAT,
         **space.config(),
         "preprocessing": space.preprocessing_fingerprint(),
         "fingerprint": space.fingerprint(),
+        "tower_fingerprints": {m: space.tower(m).fingerprint() for m in space.modalities},
         "plugins": {p.distribution: p.version for p in registry().plugins if p.distribution},
     }
     partial = folder / "config.json.partial"
@@ -76,44 +87,88 @@ def save(space: SharedSpace, folder: str | Path) -> None:
     os.replace(partial, folder / "config.json")
 
 
-def load(
-    path: str | Path, device: str | torch.device | None = None, *, dim: int | None = None
-) -> SharedSpace:
-    """Loads a saved model, or a run, from its folder; ready for queries.
+def load_towers(folder: Path) -> SharedSpace:
+    """What `save_towers` wrote, with fresh weights; raises `ModelError` as `load` does."""
+    config = _read_config(folder)
+    return _rebuild(folder, config, list(config.towers))
 
-    It uses no network, runs no code but the installed plugins', and never unpickles.
+
+def load(
+    source: str | Path,
+    device: str | torch.device | None = None,
+    *,
+    dim: int | None = None,
+    modalities: Sequence[str] | None = None,
+) -> SharedSpace:
+    """Loads a model, ready for queries.
+
+    From a folder (a run, or what `save` wrote) it uses no network. It runs no code but the
+    installed plugins', and never unpickles.
 
     Args:
-        path: the folder.
+        source: the folder; or `SCHEME:NAME`, a model that others saved, in a format that a plugin
+            reads (`hf:openai/clip-vit-base-patch32`). `@REVISION` at its end fixes a version.
         device: where the model goes; by default a GPU if there is one.
         dim: of an embedding: one of the sizes that the model was trained for; by default the
             largest, or what it was saved with.
+        modalities: whose towers are wanted; the others' weights are not read. By default all.
 
     Raises:
         ModelError: a file is missing or damaged, the installed plugins do not fit, or the model was
             not trained for `dim`.
+        ModalityError: the model has no such modality.
     """
-    folder = Path(path)
-    config = _read_config(folder)
-    space = _rebuild(folder, config)
-    if space.preprocessing_fingerprint() != config.preprocessing:
-        raise ModelError(
-            f"{folder}: the installed plugins preprocess differently from those that the model was "
-            f"trained with, so its embeddings would not be the same; install {config.plugins}"
-        )
-    _load_weights(space, folder / "model.safetensors")
-    if space.fingerprint() != config.fingerprint:
-        raise ModelError(
-            f"{folder}: model.safetensors holds other weights than those that config.json was "
-            "written for; copy both again from one place"
-        )
+    scheme = SCHEME.match(str(source))
+    if scheme and not Path(source).exists():
+        space = _from_others(str(source), modalities)
+    else:
+        space = _from_folder(Path(source), modalities)
+    for modality in modalities or ():
+        space.tower(modality)
     if dim is not None:
         space.truncate(dim)
     space.eval()
     return space.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _read_config(folder: Path) -> _Config:
+def _from_others(source: str, modalities: Sequence[str] | None) -> SharedSpace:
+    scheme, _, name = source.partition(":")
+    revision = None
+    if "@" in name and not Path(name).exists():
+        name, _, revision = name.rpartition("@")
+    read = registry().format(scheme)
+    return assemble(read(name, revision=revision, modalities=modalities))
+
+
+def _from_folder(folder: Path, modalities: Sequence[str] | None) -> SharedSpace:
+    _check_complete(folder)
+    config = _read_config(folder)
+    wanted = [m for m in config.towers if modalities is None or m in modalities]
+    space = _rebuild(folder, config, wanted)
+    is_whole = len(wanted) == len(config.towers)
+    if is_whole and space.preprocessing_fingerprint() != config.preprocessing:
+        raise ModelError(
+            f"{folder}: the installed plugins preprocess differently from those that the model was "
+            f"trained with, so its embeddings would not be the same; install {config.plugins}"
+        )
+    _load_weights(space, folder / "model.safetensors", set(config.towers) - set(wanted))
+    if is_whole:
+        changed = [] if space.fingerprint() == config.fingerprint else ["it"]
+    else:
+        stated = config.tower_fingerprints
+        changed = [m for m in wanted if space.tower(m).fingerprint() != stated.get(m)]
+    if changed:
+        raise ModelError(
+            f"{folder}: model.safetensors holds other weights than those that config.json was "
+            "written for; copy both again from one place"
+            if is_whole
+            else f"{folder}: the {', '.join(changed)} tower is not the one that config.json was "
+            f"written for: its weights or the installed plugins differ; wanted: {config.plugins}"
+        )
+    return space
+
+
+def _check_complete(folder: Path) -> None:
     if not folder.is_dir():
         raise ModelError(f"no model folder at '{folder}'; give the --output of a training run")
     for name in ("config.json", "model.safetensors"):
@@ -128,6 +183,9 @@ def _read_config(folder: Path) -> _Config:
             f"'{folder}' holds no model: {name} is missing; give the --output of a training run, "
             "or a folder that a model was saved to"
         )
+
+
+def _read_config(folder: Path) -> _Config:
     file = folder / "config.json"
     try:
         table = json.loads(file.read_text("utf-8"))
@@ -144,10 +202,11 @@ def _read_config(folder: Path) -> _Config:
         raise ModelError(explain(str(file), error, _Config)) from None
 
 
-def _rebuild(folder: Path, config: _Config) -> SharedSpace:
+def _rebuild(folder: Path, config: _Config, wanted: Sequence[str]) -> SharedSpace:
     plugins = registry()
     towers: dict[str, Tower] = {}
-    for modality, saved in config.towers.items():
+    for modality in wanted:
+        saved = config.towers[modality]
         name = saved.encoder.name
         kind = plugins.encoder(modality, name)
         options = plugins.encoder_options(modality, name, saved.encoder.options)
@@ -179,9 +238,13 @@ def _rebuild(folder: Path, config: _Config) -> SharedSpace:
     return space
 
 
-def _load_weights(space: SharedSpace, file: Path) -> None:
+def _load_weights(space: SharedSpace, file: Path, left_out: set[str]) -> None:
+    """Reads the weights of all towers but those `left_out`, whose bytes are not touched."""
+    passed_over = tuple(f"towers.{modality}." for modality in left_out)
     try:
-        state = load_file(file)
+        with safe_open(file, "pt") as opened:
+            names = [name for name in opened.keys() if not name.startswith(passed_over)]  # noqa: SIM118
+            state = {name: opened.get_tensor(name) for name in names}
     except Exception as error:
         raise ModelError(f"{file} is damaged ({error}); copy the model again") from None
     own = space.state_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,10 @@ from omnialign.errors import RecipeError
 
 _BARE = {"train": "data", "test": "data", "rows": "data"}
 """What a bare string at these keys stands for; elsewhere it is the name of a choice."""
+
+
+SCHEME = re.compile(r"[a-z][a-z0-9_.-]+:")
+"""What begins the name of a model that is no folder: `hf:`."""
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -23,12 +28,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def anchor_paths(table: Any, folder: Path) -> None:
-    """Makes relative values of `path` and `start_from` keys absolute."""
+    """Makes relative values of `path` and `start_from` keys absolute, where they are paths."""
     entries = table.items() if isinstance(table, dict) else enumerate(table)
     for key, value in entries:
         if isinstance(value, dict | list):
             anchor_paths(value, folder)
-        elif key in ("path", "start_from") and isinstance(value, str):
+        elif key in ("path", "start_from") and isinstance(value, str) and not SCHEME.match(value):
             table[key] = str((folder / Path(value).expanduser()).resolve())
 
 

@@ -6,7 +6,6 @@ only when something that no sound plugin provides is asked for.
 
 from __future__ import annotations
 
-import inspect
 import os
 import re
 import sys
@@ -23,8 +22,22 @@ from typing import Any
 
 import pluggy
 
-from omnialign.contract import ENTRY_POINT_GROUP, Claim, Hooks, Modality, Source
-from omnialign.errors import ModalityError, PluginError, RecipeError, choices, describe
+from omnialign.contract import (
+    ENTRY_POINT_GROUP,
+    Claim,
+    Hooks,
+    Modality,
+    ModelFormat,
+    Source,
+)
+from omnialign.errors import (
+    ModalityError,
+    ModelError,
+    PluginError,
+    RecipeError,
+    choices,
+    describe,
+)
 from omnialign.options import check_options
 
 
@@ -37,6 +50,9 @@ class Plugin:
     version: str
     modalities: list[str] = field(default_factory=list[str])
     sources: list[str] = field(default_factory=list[str])
+    encoders: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """Names of those that it gives to modalities of others."""
+    formats: list[str] = field(default_factory=list[str])
     problem: str | None = None
     """Why it, or a part of it, cannot be used; None where all is well."""
 
@@ -48,6 +64,8 @@ class Registry:
         self.plugins: list[Plugin] = []
         self.modalities: dict[str, Modality[Any]] = {}
         self.sources: dict[str, str | type[Source]] = {}
+        self.formats: dict[str, str | ModelFormat] = {}
+        self._added_encoders: dict[str, dict[str, Any]] = {}
 
     def load(self, found: Iterable[EntryPoint]) -> None:
         """Loads entry points one by one; a failure is recorded with its cause."""
@@ -96,6 +114,14 @@ class Registry:
                     raise PluginError(f"source '{name}' is already provided{self._by(name)}")
                 self.sources[name] = sources[name]
                 plugin.sources.append(name)
+            formats = _returned(manager, "omnialign_formats", Mapping, {})
+            for scheme in formats:
+                if scheme in self.formats:
+                    raise PluginError(f"format '{scheme}' is already provided{self._by(scheme)}")
+                self.formats[scheme] = formats[scheme]
+                plugin.formats.append(scheme)
+            for modality, encoders in _returned(manager, "omnialign_encoders", Mapping, {}).items():
+                self._add_encoders(modality, encoders, plugin)
         except pluggy.PluginValidationError as error:
             plugin.problem = f"{error}; valid hooks: {', '.join(known)}".replace("\n", " ")
         except (Exception, SystemExit) as error:
@@ -128,12 +154,23 @@ class Registry:
             raise PluginError(
                 f"modality '{modality.name}' is already provided{self._by(modality.name)}"
             )
+        for name in modality.encoders:
+            if name in self._added_encoders.get(modality.name, {}):
+                raise PluginError(f"{modality.name} encoder '{name}' is already provided")
         self.modalities[modality.name] = modality
         plugin.modalities.append(modality.name)
 
+    def _add_encoders(self, modality: str, encoders: Mapping[str, Any], plugin: Plugin) -> None:
+        taken = self.encoders(modality) if modality in self.modalities else {}
+        for name, target in encoders.items():
+            if name in taken or name in self._added_encoders.get(modality, {}):
+                raise PluginError(f"{modality} encoder '{name}' is already provided")
+            self._added_encoders.setdefault(modality, {})[name] = target
+            plugin.encoders.setdefault(modality, []).append(name)
+
     def _by(self, name: str) -> str:
         for plugin in self.plugins:
-            if name in plugin.modalities or name in plugin.sources:
+            if name in (*plugin.modalities, *plugin.sources, *plugin.formats):
                 return f" by plugin '{plugin.name}' ({plugin.distribution or 'not installed'})"
         return ""
 
@@ -161,7 +198,22 @@ class Registry:
 
     def encoder(self, modality: str, name: str) -> type[Any]:
         """The encoder class `name` of a modality."""
-        return self._named(modality, "encoder", name, self.modality(modality).encoders)
+        return self._named(modality, "encoder", name, self.encoders(modality))
+
+    def encoders(self, modality: str) -> dict[str, str | type[Any]]:
+        """All encoders of a modality by name: its own first, then those that others give it."""
+        own = self.modality(modality).encoders
+        return {**own, **self._added_encoders.get(modality, {})}
+
+    def format(self, scheme: str) -> ModelFormat:
+        """The reader of models `scheme:NAME`; raises `ModelError` that lists the installed ones."""
+        if scheme not in self.formats:
+            known = ", ".join(f"{name}:" for name in sorted(self.formats)) or "none"
+            raise ModelError(
+                f"no installed plugin reads models '{scheme}:…'; installed: {known}"
+                f"{self._failures()}"
+            )
+        return imported(self.formats[scheme])
 
     def augmentation(self, modality: str, name: str) -> type[Any]:
         """The augmentation class `name` of a modality."""
@@ -255,11 +307,11 @@ def _returned(manager: pluggy.PluginManager, hook: str, kind: type[Any], default
     return given
 
 
-def imported(target: str | type[Any]) -> type[Any]:
-    """The class that a table's entry names, imported where it is `"module:Class"`."""
-    if inspect.isclass(target):
+def imported(target: Any) -> Any:
+    """The class or function of a table's entry, imported where it is `"module:name"`."""
+    if not isinstance(target, str):
         return target
-    module, _, name = str(target).partition(":")
+    module, _, name = target.partition(":")
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:

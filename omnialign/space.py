@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from omnialign.contract import Claim
-from omnialign.errors import ModalityError, ModelError, OmniAlignError, ReadError, RecipeError
+from omnialign.errors import ModalityError, ModelError, OmniAlignError, ReadError
 from omnialign.gallery import Gallery, Hit
-from omnialign.recipe import Recipe
 from omnialign.registry import registry
 from omnialign.temperature import LogitBiases, LogScales
-from omnialign.tower import Tower, prefix
+from omnialign.tower import Tower, digest_of_weights, prefix
 
 Items = Sequence[Any]
 Progress = Callable[[int, int], None]
@@ -312,11 +311,7 @@ class SharedSpace(nn.Module):
 
     def fingerprint(self) -> str:
         """A hash of weights, preprocessing and long-input policy: equal for equal embeddings."""
-        digest = hashlib.sha256(self.preprocessing_fingerprint().encode())
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:32]
+        return digest_of_weights(self, self.preprocessing_fingerprint())
 
     def config(self) -> dict[str, Any]:
         """What it takes to rebuild the space; what is as it was always is left out."""
@@ -340,43 +335,6 @@ class SharedSpace(nn.Module):
         from omnialign.model_folder import save
 
         save(self, folder)
-
-
-def build(recipe: Recipe) -> SharedSpace:
-    """A space as a (checked) recipe describes it, with fresh or pretrained encoders."""
-    plugins = registry()
-    towers: dict[str, Tower] = {}
-    for name in recipe.modalities():
-        wanted = recipe.tower(name)
-        assert wanted.encoder is not None
-        assert wanted.long_input is not None
-        kind = plugins.encoder(name, wanted.encoder.name)
-        try:
-            encoder = kind(**wanted.encoder.options)
-        except OmniAlignError:
-            raise
-        except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:
-            raise RecipeError(
-                f"towers.{name}: encoder '{wanted.encoder.name}' cannot be built with "
-                f"{wanted.encoder.options}: {error}"
-            ) from error
-        towers[name] = Tower(
-            plugins.modality(name),
-            encoder,
-            name=wanted.encoder.name,
-            options=wanted.encoder.options,
-            dim=recipe.space.dim,
-            projection=wanted.projection,
-            long_input=wanted.long_input,
-        )
-    return SharedSpace(
-        towers,
-        recipe.space.dim,
-        {pair.modalities: pair.temperature for pair in recipe.pairs},
-        shared_temperature=recipe.space.shared_temperature,
-        matryoshka=recipe.space.matryoshka,
-        biased_pairs=[pair.modalities for pair in recipe.pairs if pair.loss == "sigmoid"],
-    )
 
 
 def _as_list(items: Items | str | Path) -> list[Any]:

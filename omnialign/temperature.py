@@ -42,7 +42,9 @@ class LogScales(nn.ParameterDict):
     def of(self, x: str, y: str) -> Tensor:
         """Of a pair; of one never trained, the mean over those trained."""
         key = SHARED if self.is_shared else pair_key(x, y)
-        return self[key] if key in self else torch.stack(list(self.values())).mean()
+        if key in self or not len(self):
+            return self[key] if key in self else torch.zeros(())
+        return torch.stack(list(self.values())).mean()
 
 
 class LogitBiases(nn.ParameterDict):

@@ -5,7 +5,9 @@ Axes: n items, w width of features, D dim.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,6 +77,11 @@ class Tower(nn.Module):
             )
         return stated
 
+    def fingerprint(self) -> str:
+        """A hash of all that an embedding follows from besides the item."""
+        about = [self.stated_preprocess(), self.encoder.window, self.config]
+        return digest_of_weights(self, json.dumps(about, sort_keys=True))
+
     def forward(self, batch: Any) -> Tensor:
         """A collated batch to unit vectors `(n, D)`."""
         return self.project(self.features(batch))
@@ -101,6 +108,15 @@ class Tower(nn.Module):
             vectors = vectors.float()
         with torch.autocast(vectors.device.type, enabled=False):
             return nn.functional.normalize(vectors, dim=-1)
+
+
+def digest_of_weights(module: nn.Module, about: str) -> str:
+    """A hash of the weights of a module, and of what is said about it."""
+    digest = hashlib.sha256(about.encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def prefix(vectors: Tensor, dim: int) -> Tensor:

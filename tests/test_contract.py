@@ -43,5 +43,5 @@ def test_a_modality_must_read_and_show() -> None:
 
 def test_hooks_explain_themselves() -> None:
     hooks = [value for name, value in vars(Hooks).items() if name.startswith("omnialign_")]
-    assert len(hooks) == 2
+    assert len(hooks) == 4
     assert all(hook.__doc__ for hook in hooks)

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import omnialign as oa
+from omnialign.building import build
 from omnialign.errors import ModelError, OmniAlignError
 from omnialign.model_folder import load, save
 from omnialign.recipe import parse_recipe
 from omnialign.registry import Registry
-from omnialign.space import SharedSpace, build
+from omnialign.space import SharedSpace
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")

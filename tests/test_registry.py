@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from omnialign.contract import Claim, hookimpl
-from omnialign.errors import ModalityError, PluginError, RecipeError
+from omnialign.errors import ModalityError, ModelError, PluginError, RecipeError
 from omnialign.registry import Plugin, Registry, imported
 from omnialign.testing import toy
 
@@ -132,9 +132,9 @@ Nameless.default_encoder = "hashedd"
 @pytest.mark.parametrize(
     ("module", "causes"),
     [
-        (Misspelt(), ["omnialign_modalitys", "valid hooks: omnialign_modalities"]),
+        (Misspelt(), ["omnialign_modalitys", "valid hooks: omnialign_encoders"]),
         (Unmarked(), ["no hook", "mark omnialign_modalities with @omnialign.hookimpl"]),
-        (SimpleNamespace(), ["no hook; valid: omnialign_modalities, omnialign_sources"]),
+        (SimpleNamespace(), ["no hook; valid: omnialign_encoders, omnialign_formats"]),
         (Raising(), ["a hook failed (KeyError: 'antenna')"]),
         (Leaving(), ["a hook failed (SystemExit: bye)"]),
         (giving(None), ["omnialign_modalities gave NoneType; it wants a Sequence"]),
@@ -276,3 +276,59 @@ def test_a_claim_that_fails_stops_no_other(plugins: Registry, tmp_path: Path) ->
     assert plugins.decide(path) == ("toy_signal", path)
     assert added.problem is not None
     assert "failing.claim failed (KeyError: 'oops')" in added.problem
+
+
+class Guest:
+    """Gives an encoder to somebody else's modality, and reads a format."""
+
+    def __init__(self, encoders: Any, formats: Any) -> None:
+        self._encoders, self._formats = encoders, formats
+
+    @hookimpl
+    def omnialign_encoders(self) -> Any:
+        return self._encoders
+
+    @hookimpl
+    def omnialign_formats(self) -> Any:
+        return self._formats
+
+
+def test_a_plugin_gives_an_encoder_to_a_modality_of_another(plugins: Registry) -> None:
+    guest = Guest({"toy_signal": {"guest": toy.Mlp}}, {"made": "omnialign.testing.toy:recipe"})
+    added = plugins.add(guest, "guest")
+    assert (added.encoders, added.formats, added.problem) == (
+        {"toy_signal": ["guest"]},
+        ["made"],
+        None,
+    )
+    assert plugins.encoder("toy_signal", "guest") is toy.Mlp
+    assert list(plugins.encoders("toy_signal")) == ["mlp", "guest"]
+    assert plugins.format("made") is toy.recipe
+    with pytest.raises(ModelError, match=r"no installed plugin reads models 'other:…'; .*made:"):
+        plugins.format("other")
+
+
+def test_it_does_not_matter_which_plugin_comes_first() -> None:
+    late = Registry()
+    late.add(Guest({"toy_signal": {"guest": toy.Mlp}}, {}), "guest")
+    late.add(toy, "toy")
+    assert plugins_of(late) == [None, None]
+    assert late.encoder("toy_signal", "guest") is toy.Mlp
+
+
+def plugins_of(found: Registry) -> list[str | None]:
+    return [plugin.problem for plugin in found.plugins]
+
+
+def test_an_encoder_or_a_format_is_provided_once(plugins: Registry) -> None:
+    taken = Guest({"toy_signal": {"mlp": toy.Mlp}}, {})
+    assert plugins.add(taken, "a").problem == "toy_signal encoder 'mlp' is already provided"
+    plugins.add(Guest({"toy_signal": {"guest": toy.Mlp}}, {"made": "x:y"}), "b")
+    again = plugins.add(Guest({"toy_signal": {"guest": toy.Mlp}}, {}), "c")
+    assert again.problem == "toy_signal encoder 'guest' is already provided"
+    assert "format 'made' is already provided by plugin 'b'" in str(
+        plugins.add(Guest({}, {"made": "x:y"}), "d").problem
+    )
+    late = Registry()
+    late.add(taken, "a")
+    assert late.add(toy, "toy").problem == "toy_signal encoder 'mlp' is already provided"

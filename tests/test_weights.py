@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import omnialign as oa
+from omnialign.building import build
 from omnialign.engine import train
 from omnialign.errors import ModelError, OmniAlignError
 from omnialign.recipe import parse_recipe
-from omnialign.space import SharedSpace, build
+from omnialign.space import SharedSpace
 from omnialign.testing import toy
 from omnialign.weights import interpolate, take_weights
 

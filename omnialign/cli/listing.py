@@ -30,7 +30,7 @@ def plugins(json: Json = False) -> None:
             "modalities": [
                 {
                     "name": name,
-                    "encoders": list(found.modalities[name].encoders),
+                    "encoders": list(found.encoders(name)),
                     "augmentations": list(found.modalities[name].augmentations),
                     "suffixes": sorted(found.modalities[name].suffixes),
                 }
@@ -44,12 +44,11 @@ def plugins(json: Json = False) -> None:
         return
     rows: list[list[str]] = []
     for plugin in listed:
-        if plugin["problem"] and not plugin["modalities"] and not plugin["sources"]:
-            continue
         for m in plugin["modalities"]:
             suffixes = " ".join(m["suffixes"])
             rows.append([m["name"], plugin["name"], ", ".join(m["encoders"]), suffixes])
         rows += [[f"source {name}", plugin["name"], "", ""] for name in plugin["sources"]]
+        rows += [[f"models {name}:…", plugin["name"], "", ""] for name in plugin["formats"]]
     table("", ["provides", "plugin", "encoders", "files"], rows)
     for plugin in listed:
         if plugin["problem"]:

@@ -89,7 +89,9 @@ class Objective(nn.Module):
         """Modalities whose batches hold features in the place of inputs."""
         self._always_eval = {m for m in space.modalities if recipe.tower(m).frozen}
         for modality in self._always_eval:
-            space.tower(modality).encoder.requires_grad_(False)
+            tower = space.tower(modality)
+            kept = tower if recipe.tower(modality).frozen == "tower" else tower.encoder
+            kept.requires_grad_(False)
         self._unfrozen_at = {
             m: recipe.tower(m).frozen_steps
             for m in space.modalities

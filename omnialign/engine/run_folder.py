@@ -18,6 +18,7 @@ from torch import Tensor
 
 from omnialign.engine.checkpoint import read, write
 from omnialign.errors import TrainingError
+from omnialign.model_folder import load_towers, save_towers
 from omnialign.overrides import read_toml
 from omnialign.recipe import Recipe, parse_recipe, to_toml
 from omnialign.registry import registry
@@ -61,6 +62,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
         self.quarantine = path / "quarantine.jsonl"
+        self._towers = path / "towers"
         self._micro_batch = path / "micro_batch.json"
 
     def start(self, recipe: Recipe, resume: bool) -> int:
@@ -142,6 +144,15 @@ class RunFolder:
             raise
         for old in self._saved()[:-keep]:
             shutil.rmtree(old)
+
+    def save_towers(self, space: SharedSpace) -> None:
+        """What it takes to rebuild the towers of a resumed run, which has their weights."""
+        with self.writing("what the towers are"):
+            save_towers(space, self._towers)
+
+    def load_towers(self) -> SharedSpace:
+        """The space of this run, with fresh weights; raises `ModelError`."""
+        return load_towers(self._towers)
 
     def save_model(self, space: SharedSpace) -> None:
         with self.writing("the trained model"):

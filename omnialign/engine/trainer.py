@@ -17,6 +17,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
+from omnialign.building import build
 from omnialign.data.buckets import Padding
 from omnialign.data.rows import check_held_out
 from omnialign.engine.batches import Batches, training_data
@@ -34,7 +35,7 @@ from omnialign.engine.sharding import clip_gradients, shard, shards, whole
 from omnialign.errors import ModelError, OmniAlignError, RecipeError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
-from omnialign.space import SharedSpace, build
+from omnialign.space import SharedSpace
 from omnialign.weights import take_weights
 
 MAX_SKIPPED = 5
@@ -123,11 +124,7 @@ class _Run:
         recipe, train, accelerator = self.recipe, self.recipe.train, self.accelerator
         check_held_out(recipe)
         torch.manual_seed(recipe.seed)
-        self.space = space = build(recipe)
-        if self.start is not None and recipe.start_from is not None:
-            fixed = [p.modalities for p in recipe.pairs if not p.learn_temperature]
-            take_weights(space, self.start, recipe.start_from, fixed)
-            self.start = None
+        self.space = space = self.folder.load_towers() if self.first_step else self._build()
         self.adapters = Adapters(space, recipe)
         group = dist.group.WORLD if accelerator.num_processes > 1 else None
         bf16 = _bf16(train.precision, self.device)
@@ -157,6 +154,17 @@ class _Run:
         if train.trackers:
             accelerator.init_trackers("tracking")
         objective.train()
+
+    def _build(self) -> SharedSpace:
+        """The space before the first step, of which the folder keeps the towers' form."""
+        recipe = self.recipe
+        space = build(recipe, self.start)
+        if self.start is not None and recipe.start_from is not None:
+            fixed = [p.modalities for p in recipe.pairs if not p.learn_temperature]
+            take_weights(space, self.start, recipe.start_from, fixed)
+        self.start = None
+        self._on_main(lambda: self.folder.save_towers(space))
+        return space
 
     def _at_once(self) -> nn.Module | None:
         """What takes a whole batch; None where the step goes in micro-batches.
@@ -319,7 +327,7 @@ class _Run:
             self.adapters.merge()
             return self.space
         weights = {name: whole(tensor).cpu() for name, tensor in self.space.state_dict().items()}
-        space = build(self.recipe)
+        space = self.folder.load_towers()
         adapters = Adapters(space, self.recipe)
         space.load_state_dict(weights)
         adapters.merge()

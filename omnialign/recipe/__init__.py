@@ -5,6 +5,7 @@
 """
 
 from omnialign.recipe.loading import (
+    complete_tower,
     find_recipe,
     load_recipe,
     parse_recipe,
@@ -37,6 +38,7 @@ __all__ = [
     "Tower",
     "Train",
     "ZeroShot",
+    "complete_tower",
     "find_recipe",
     "load_recipe",
     "parse_recipe",

@@ -57,7 +57,10 @@ def _check_against_plugins(recipe: Recipe, name: str, plugins: Registry) -> Reci
         raise RecipeError(
             f"{name}: towers.{unused[0]} is in no pair; {choices(unused[0], trained)}"
         )
-    towers = {m: _complete_tower(m, recipe.tower(m), plugins) for m in trained}
+    towers = {
+        m: tower if recipe.start_from and not tower.encoder else complete_tower(m, tower, plugins)
+        for m, tower in ((m, recipe.tower(m)) for m in trained)
+    }
     data: dict[str, Data] = {}
     for key, entry in recipe.data.items():
         source = plugins.source(entry.source.name)
@@ -103,7 +106,8 @@ def _check_shared_temperatures(recipe: Recipe, name: str) -> None:
                 )
 
 
-def _complete_tower(modality: str, tower: Tower, plugins: Registry) -> Tower:
+def complete_tower(modality: str, tower: Tower, plugins: Registry) -> Tower:
+    """The tower with every default filled in; raises `RecipeError` for what nobody provides."""
     encoder = tower.encoder or Choice(name=plugins.modality(modality).default_encoder)
     options = plugins.encoder_options(modality, encoder.name, encoder.options)
     augmentations = [
@@ -121,6 +125,7 @@ def _complete_tower(modality: str, tower: Tower, plugins: Registry) -> Tower:
         update={
             "encoder": _choice(encoder.name, options),
             "augmentations": augmentations,
+            "projection": tower.projection or "linear",
             "long_input": tower.long_input or plugins.modality(modality).long_input,
         }
     )

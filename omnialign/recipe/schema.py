@@ -24,7 +24,7 @@ def recipe_schema(plugins: Registry) -> dict[str, Any]:
         augmentations = _choice_schema(modality.augmentations, partial(plugins.augmentation, name))
         properties = {
             **tower["properties"],
-            "encoder": _choice_schema(modality.encoders, partial(plugins.encoder, name)),
+            "encoder": _choice_schema(plugins.encoders(name), partial(plugins.encoder, name)),
             "augmentations": {"type": "array", "items": augmentations},
         }
         towers[name] = {**tower, "properties": properties}

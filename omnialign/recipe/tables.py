@@ -83,13 +83,19 @@ class Lora(_Table):
 class Tower(_Table):
     """How one modality is brought into the space."""
 
-    encoder: Choice | None = Field(default=None, description="Default: the modality's own default.")
-    projection: Literal["linear", "mlp", "identity"] = Field(
-        default="linear",
-        description="From features to the space; identity wants width = space.dim.",
+    encoder: Choice | None = Field(
+        default=None,
+        description="Default: that of the model at start_from, or else the modality's own default.",
     )
-    frozen: Flag = Field(
-        default=False, description="Keep the encoder's weights; train the projection."
+    projection: Literal["linear", "mlp", "identity"] | None = Field(
+        default=None,
+        description="From features to the space; identity wants width = space.dim. Default: "
+        "linear, or that of the tower from start_from.",
+    )
+    frozen: Flag | Literal["tower"] = Field(
+        default=False,
+        description="Keep the encoder's weights; train the projection. tower: keep both, as where "
+        "others are bound to a tower from start_from.",
     )
     frozen_steps: Annotated[int, Field(strict=True)] = Field(
         default=0, ge=0, description="Keep the encoder's weights for so many steps, then train it."
@@ -323,7 +329,8 @@ class Recipe(_Table):
     description: str = Field(default="", description="One line, for lists and reports.")
     start_from: str | None = Field(
         default=None,
-        description="Folder of a run or saved model; towers that it has begin with its weights.",
+        description="A run or saved model (a folder, or hf:NAME and the like); towers that it has "
+        "begin with its weights.",
     )
     seed: int = Field(
         default=0, strict=True, ge=0, lt=2**63, description="Of everything that is random."

@@ -58,6 +58,8 @@ class ModalityConformance:
     encoder_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Options by encoder that make it small and offline; an encoder that needs a checkpoint gets
     one made on the spot by `checkpoint_options`."""
+    encoders: ClassVar[Mapping[str, Any] | None] = None
+    """Those to test, where they are not the modality's own: what `omnialign_encoders` gives it."""
     exempt: ClassVar[Mapping[str, str]] = {}
     """Check name to the reason why it is switched off."""
 
@@ -79,7 +81,8 @@ class ModalityConformance:
             pytest.skip(reason)
 
     def _encoders(self, folder: Path) -> Iterator[tuple[str, Encoder, dict[str, Any]]]:
-        for name, target in self.modality.encoders.items():
+        tested = self.modality.encoders if self.encoders is None else self.encoders
+        for name, target in tested.items():
             kind = imported(target)
             made = folder / name
             made.mkdir(exist_ok=True)

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import pytest
 from torch import Tensor
 
+from omnialign.building import build
 from omnialign.data.manifest import Manifest
 from omnialign.data.packing import pack
 from omnialign.data.rows import PairRows
 from omnialign.engine import train
 from omnialign.recipe import Recipe, Rows, parse_recipe
-from omnialign.space import build
 
 SETS = [
     ("noto_emoji", "image"),

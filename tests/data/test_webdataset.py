@@ -140,7 +140,7 @@ class TestPairRows:
         rows = pair_rows(
             write(tmp_path / "a.tar", {"0.toy": b"bad", "0.json": b'{"toy_words":"x"}'})
         )
-        from omnialign.space import build
+        from omnialign.building import build
 
         space = build(parse_recipe(toy.recipe()))
         with pytest.raises(ReadError, match=r"cannot read '.*a\.tar: 0\.toy': toy_signal wants"):

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from omnialign.building import build
 from omnialign.data.loader import Draw, PairDataset
 from omnialign.data.pipeline import Pipeline
 from omnialign.data.rows import PairRows
@@ -23,7 +24,7 @@ from omnialign.engine.fingerprint import feature_fingerprint
 from omnialign.engine.frozen import FeatureReport, frozen_modalities, store_frozen_features
 from omnialign.errors import PluginError
 from omnialign.recipe import Recipe, parse_recipe
-from omnialign.space import SharedSpace, build
+from omnialign.space import SharedSpace
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from omnialign.building import build
 from omnialign.data.loader import PairBatch, SideBatch
 from omnialign.engine import train
 from omnialign.engine.gradient_cache import GradientCache, average_gradients, in_parts, split
@@ -24,7 +25,6 @@ from omnialign.engine.objective import Objective, StepBatches, places
 from omnialign.engine.run_folder import RunFolder
 from omnialign.errors import DataError, TrainingError
 from omnialign.recipe import parse_recipe
-from omnialign.space import build
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from omnialign.building import build
 from omnialign.data.loader import Draw, PairExample
 from omnialign.data.sides import Unreadable
 from omnialign.engine import train
@@ -14,7 +15,7 @@ from omnialign.engine.batches import training_data
 from omnialign.engine.diagnostics import StepReport
 from omnialign.errors import DataError
 from omnialign.recipe import Recipe, parse_recipe
-from omnialign.space import SharedSpace, build
+from omnialign.space import SharedSpace
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")

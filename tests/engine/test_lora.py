@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from omnialign.building import build
 from omnialign.encoder import Encoder
 from omnialign.engine import train
 from omnialign.engine.lora import Adapters, linear_layers
@@ -19,7 +20,7 @@ from omnialign.engine.trainer import StepReport
 from omnialign.errors import RecipeError
 from omnialign.model_folder import load
 from omnialign.recipe import Lora, Recipe, parse_recipe
-from omnialign.space import SharedSpace, build
+from omnialign.space import SharedSpace
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from omnialign.building import build
 from omnialign.data.loader import PairBatch, SideBatch
 from omnialign.engine.objective import Objective, joined, places
 from omnialign.losses import info_nce, sigmoid
 from omnialign.recipe import parse_recipe
-from omnialign.space import build
 from omnialign.testing import toy
 
 KEY = (0, 0, 0)

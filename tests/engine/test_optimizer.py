@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from omnialign.building import build
 from omnialign.engine import train
 from omnialign.engine.optimizer import (
     WeightAverage,
@@ -14,7 +15,6 @@ from omnialign.engine.optimizer import (
 )
 from omnialign.errors import RecipeError
 from omnialign.recipe import Recipe, Train, parse_recipe
-from omnialign.space import build
 from omnialign.testing import toy
 
 

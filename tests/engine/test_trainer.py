@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from omnialign.building import build
 from omnialign.data.rows import PairRows
 from omnialign.engine import train
 from omnialign.engine.trainer import Listener, StepReport
 from omnialign.errors import DataError, RecipeError, TrainingError
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe, parse_recipe
-from omnialign.space import SharedSpace, build
+from omnialign.space import SharedSpace
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from omnialign.building import build
 from omnialign.engine import train
 from omnialign.engine.trainer import StepReport
 from omnialign.recipe import Recipe, parse_recipe
-from omnialign.space import SharedSpace, build
+from omnialign.space import SharedSpace
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")

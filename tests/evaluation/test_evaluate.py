@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from omnialign.building import build
 from omnialign.engine import train
 from omnialign.errors import DataError, OmniAlignError
 from omnialign.evaluation import evaluate, evaluate_run
 from omnialign.evaluation.metrics import best_ranks
 from omnialign.recipe import Recipe, parse_recipe
-from omnialign.space import build
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")

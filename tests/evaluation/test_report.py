@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from omnialign.building import build
 from omnialign.contract import Preview
 from omnialign.engine import train
 from omnialign.errors import OmniAlignError
@@ -14,7 +15,6 @@ from omnialign.evaluation import evaluate
 from omnialign.evaluation.answers import ask, gather_shelves, sample_queries
 from omnialign.evaluation.report import embed_preview, write_report
 from omnialign.recipe import Recipe, parse_recipe
-from omnialign.space import build
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")

@@ -14,8 +14,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from omnialign import Encoder
-from omnialign_3d.building import build_encoder
+from omnialign import Encoder, build_encoder
 from omnialign_3d.cameras import Arrangement, arranged
 from omnialign_3d.cloud import Axis, PointCloud, upright
 from omnialign_3d.intersection import Renderer, check_installed
