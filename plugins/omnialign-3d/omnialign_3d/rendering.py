@@ -23,8 +23,8 @@ AMBIENT = 0.25
 LIGHT = (0.35, 0.6, 0.72)
 """Towards the light: right, up and to the viewer."""
 NEUTRAL_COLOR = 0.5
-_COVERING = 1.9
-"""Points of this radius, divided by the root of their number, just cover a ball of radius 1."""
+_COVERING = 2.4
+"""Octahedra of this radius, divided by the root of their number, cover a ball of radius 1."""
 _LARGEST_POINT = 0.1
 
 
@@ -66,8 +66,8 @@ def render(
 
 def _solid(cloud: PointCloud) -> Solid:
     if cloud.surface is None:
-        points = _framed(cloud.points, cloud.points.mean(0))
-        radius = min(_COVERING / math.sqrt(len(points)), _LARGEST_POINT)
+        radius = min(_COVERING / math.sqrt(len(cloud)), _LARGEST_POINT)
+        points = _framed(cloud.points, cloud.points.mean(0)) * (1 - radius)
         return Solid((points[:, None, None] + radius * OCTAHEDRON).flatten(0, 1), None, cloud)
     triangles = cloud.surface.triangles
     areas = _crossed(triangles).norm(dim=-1).double()
