@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -40,6 +40,7 @@ class PrepareViews:
         up: the axis that is up in data that do not say so themselves; it is turned to +y.
         renderer: what draws.
         image_preprocess: of the image encoder.
+        stated: `image_preprocess` in words that are the same in every process.
     """
 
     num_views: int
@@ -47,7 +48,8 @@ class PrepareViews:
     num_pixels: int
     up: Axis
     renderer: Renderer
-    image_preprocess: Callable[[Any], Any]
+    image_preprocess: Callable[[Any], Any] = field(repr=False)
+    stated: str
 
     def __call__(self, sample: PointCloud) -> dict[str, Any]:
         """`views`, a list of V image inputs, and `size` `(3,)`, the log of the extents."""
@@ -133,8 +135,11 @@ class ViewsEncoder(Encoder):
         self.pool = pool
         self.size = SizeEmbedding(image.width) if use_size else None
         num_pixels = round(image.resolution or DEFAULT_PIXELS)
+        prepare: Any = image.preprocess
+        is_function = inspect.isfunction(prepare)
+        stated = f"{prepare.__module__}.{prepare.__qualname__}" if is_function else repr(prepare)
         self.preprocess = PrepareViews(
-            num_views, cameras, num_pixels, up, renderer, image.preprocess
+            num_views, cameras, num_pixels, up, renderer, prepare, stated
         )
         self.collate = CollateViews(num_views, image.collate)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,17 +85,15 @@ def test_the_blocks_are_those_of_the_image_encoder() -> None:
     assert [*encoder.list_blocks()] == [*encoder.image.list_blocks()]
 
 
-@dataclass(frozen=True)
-class Rows:
-    def __call__(self, picture: Tensor) -> Tensor:
-        return picture.float().mean(0)[: 3 + int(picture[0, 0, 0] == 0)]
+def rows(picture: Tensor) -> Tensor:
+    return picture.float().mean(0)[: 3 + int(picture[0, 100, 112] < 255)]
 
 
 class Padded(Encoder):
-    """An image encoder whose batch is a dict with a mask."""
+    """An image encoder that prepares with a function, and whose batch is a dict with a mask."""
 
     width = 8
-    preprocess = Rows()
+    preprocess = staticmethod(rows)
     collate = staticmethod(pad_and_stack)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
@@ -107,8 +105,10 @@ def test_an_image_encoder_may_take_a_dict(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("omnialign_3d.views.build_encoder", lambda *_: Padded())
     encoder = ViewsEncoder(num_views=3)
     batch = encoder.collate([encoder.preprocess(sample) for sample in SAMPLES[:2]])
-    assert batch["image_values"].shape == (2, 3, 3, 224)
+    assert batch["image_values"].shape == (2, 3, 4, 224)
     assert features(encoder, *SAMPLES[:2]).shape == (2, 8)
+    assert "test_views.rows" in repr(encoder.preprocess)
+    assert " at 0x" not in repr(encoder.preprocess)
 
 
 @pytest.mark.parametrize(
