@@ -56,8 +56,8 @@ def _installed(renderer: Renderer) -> str:
         if there[name] is not None:
             return name
     raise OmniAlignError(
-        f"pictures of shapes want {' or '.join(allowed)}, which is not installed; run "
-        "pip install 'omnialign-3d[views]', or build pytorch3d from its source"
+        f"pictures of shapes want {' or '.join(allowed)}, which is not installed; "
+        "pip install 'omnialign-3d[views]' brings embree, pytorch3d is built from its source"
     )
 
 
