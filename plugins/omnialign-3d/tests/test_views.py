@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 import trimesh
 from omnialign_3d import PointClouds, convert_up
 from omnialign_3d.shapes import SHAPES
@@ -109,6 +110,23 @@ def test_an_image_encoder_may_take_a_dict(monkeypatch: pytest.MonkeyPatch) -> No
     assert features(encoder, *SAMPLES[:2]).shape == (2, 8)
     assert "test_views.rows" in repr(encoder.preprocess)
     assert " at 0x" not in repr(encoder.preprocess)
+
+
+def test_a_pretrained_image_encoder_is_rebuilt_without_its_weights_file(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save(torchvision.models.squeezenet1_1().state_dict(), weights)
+    image = {"backbone": "squeezenet1_1", "weights": str(weights), "image_size": 32}
+    options: dict[str, Any] = {"image_encoder": "torchvision", "image_options": image}
+    encoder = ViewsEncoder(**options, num_views=2).eval()
+    folder = tmp_path / "files"
+    folder.mkdir()
+    encoder.save_files(folder)
+    weights.unlink()
+    with pytest.raises(OmniAlignError, match=r"weights\.pt"):
+        ViewsEncoder(**options)
+    rebuilt = ViewsEncoder.from_files(folder, **options, num_views=2).eval()
+    rebuilt.load_state_dict(encoder.state_dict())
+    torch.testing.assert_close(features(rebuilt, *SAMPLES[:2]), features(encoder, *SAMPLES[:2]))
 
 
 @pytest.mark.parametrize(
