@@ -17,7 +17,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from omnialign.recipe import tables
+from omnialign.recipe import Choice, Scalar, evaluations, tables
 
 PAGE = Path(__file__).with_name("recipes.md")
 PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -47,8 +47,8 @@ def described(kind: Any) -> str:
     if origin is Literal:
         return " or ".join(f'`"{value}"`' for value in inside)
     if origin in (typing.Union, types.UnionType):
-        if set(typing.get_args(tables.Scalar)) <= set(inside):
-            inside = ("value", *(k for k in inside if k not in typing.get_args(tables.Scalar)))
+        if set(typing.get_args(Scalar)) <= set(inside):
+            inside = ("value", *(k for k in inside if k not in typing.get_args(Scalar)))
         return " or ".join(described(k) for k in inside if k is not types.NoneType)
     if origin is list:
         return f"list of {described(inside[0])}"
@@ -89,14 +89,19 @@ def table(model: type[BaseModel]) -> str:
 
 def models() -> Iterable[type[BaseModel]]:
     """All tables that a recipe is made of."""
-    own = [kind for kind in vars(tables).values() if isinstance(kind, type)]
+    own = [
+        kind
+        for module in (evaluations, tables)
+        for kind in vars(module).values()
+        if isinstance(kind, type) and kind.__module__ == module.__name__
+    ]
     return [
         kind
         for kind in own
         if issubclass(kind, BaseModel)
-        and kind.__module__ == tables.__name__
+        and kind is not evaluations.Table
         and not kind.__name__.startswith("_")
-        and kind is not tables.Choice
+        and kind is not Choice
     ]
 
 

@@ -80,6 +80,7 @@ def _save(space: Any, folder: Path) -> None:
 def _measured(space: Any, runs: list[Path]) -> dict[str, float]:
     """By run and task: recall@1, the mean of both directions, or zero-shot accuracy."""
     from omnialign.evaluation.evaluate import evaluate, run_recipe
+    from omnialign.evaluation.results import directions
 
     found: dict[str, float] = {}
     for run in runs:
@@ -91,7 +92,6 @@ def _measured(space: Any, runs: list[Path]) -> dict[str, float]:
             if task["task"] == "zero_shot":
                 found[f"{run}: {task['name']} accuracy"] = task["accuracy"]["mean"]
             else:
-                x, y = task["modalities"]
-                both = [task[f"{a}_to_{b}"]["recall@1"]["mean"] for a, b in ((x, y), (y, x))]
-                found[f"{run}: {task['name']} recall@1"] = sum(both) / 2
+                each = [task[f"{a}_to_{b}"]["recall@1"]["mean"] for a, b in directions(task)]
+                found[f"{run}: {task['name']} recall@1"] = sum(each) / len(each)
     return found

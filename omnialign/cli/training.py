@@ -164,16 +164,18 @@ def evaluate(
 
 def print_results(results: dict[str, Any]) -> None:
     """Tables of retrieval and zero-shot results, chance beside each."""
-    retrieval = [task for task in results["tasks"] if task["task"] == "retrieval"]
+    from omnialign.evaluation.results import directions
+
     rows: list[list[str]] = []
-    for task in retrieval:
-        x, y = task["modalities"]
-        for a, b in ((x, y), (y, x)):
+    for task in results["tasks"]:
+        for a, b in directions(task):
             metrics = task[f"{a}_to_{b}"]
             recalls = [_interval(metrics[f"recall@{k}"]) for k in (1, 5, 10)]
             rows.append(
                 [
-                    f"{a} → {b}" + (" (emergent)" if task["emergent"] else ""),
+                    f"{a} → {b}"
+                    + (" (questions)" if task["task"] == "queries" else "")
+                    + (" (emergent)" if task["emergent"] else ""),
                     *recalls,
                     f"{metrics['median_rank']:.0f} of {metrics['num_gallery']}",
                     str(metrics["num_queries"]),

@@ -14,7 +14,7 @@ from typing import Any
 
 from omnialign.contract import Blob, Modality, Source
 from omnialign.errors import DataError, ReadError, choices
-from omnialign.recipe import Recipe, Rows, Scalar, ZeroShot
+from omnialign.recipe import Recipe, Rows, Scalar
 from omnialign.registry import Registry, registry
 
 DEFAULT_COLUMN = "file_name"
@@ -200,21 +200,6 @@ class PairRows:
         if isinstance(value, Blob | bytes):
             return Item(value, None)
         return Item(value, f"{self.name}:{place}")
-
-
-def check_held_out(recipe: Recipe) -> None:
-    """Opens what will be evaluated, so that a slip in it is found before training.
-
-    Raises `DataError` that names the table and the column.
-    """
-    for pair in recipe.pairs:
-        if pair.test is not None:
-            PairRows(recipe, pair.test, pair.modalities)
-    for task in recipe.evaluations:
-        if isinstance(task, ZeroShot):
-            PairRows(recipe, task.rows, [task.modality]).value(0, task.label)
-        else:
-            PairRows(recipe, task.rows, task.modalities)
 
 
 def identity_number(item: Item) -> int:

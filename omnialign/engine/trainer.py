@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from omnialign.building import build
 from omnialign.data.buckets import Padding
-from omnialign.data.rows import check_held_out
+from omnialign.data.queries import check_held_out
 from omnialign.engine.batches import Batches, training_data
 from omnialign.engine.checkpoint import restore, state_tensors
 from omnialign.engine.diagnostics import StepReport, Watch, gradient_norms, pair_names

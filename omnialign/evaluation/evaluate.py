@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from omnialign.data.queries import read_queries
 from omnialign.data.rows import Item, PairRows
 from omnialign.errors import DataError, ModelError, OmniAlignError
 from omnialign.evaluation.metrics import Estimate, correct, estimate, retrieval
 from omnialign.model_folder import load
 from omnialign.overrides import read_toml
-from omnialign.recipe import Recipe, Retrieval, ZeroShot, parse_recipe
+from omnialign.recipe import Queries, Recipe, Retrieval, ZeroShot, parse_recipe
 from omnialign.registry import registry
 from omnialign.space import SharedSpace
 from omnialign.temperature import pair_key
@@ -72,7 +73,11 @@ def evaluate(
         )
     embedder = _Embedder(space, recipe, progress)
     results = [
-        embedder.retrieval(task) if isinstance(task, Retrieval) else embedder.zero_shot(task)
+        embedder.retrieval(task)
+        if isinstance(task, Retrieval)
+        else embedder.zero_shot(task)
+        if isinstance(task, ZeroShot)
+        else embedder.queries(task)
         for task in tasks
     ]
     return {"fingerprint": space.fingerprint(), "dim": space.dim, "tasks": results}
@@ -97,6 +102,8 @@ class _Embedder:
         xs = self._embed(task.name, x, [a for a, _ in pairs], unreadable)
         ys = self._embed(task.name, y, [b for _, b in pairs], unreadable)
         pairs = [(a, b) for a, b in pairs if a.identity in xs and b.identity in ys]
+        xs = {a.identity: xs[a.identity] for a, _ in pairs}
+        ys = {b.identity: ys[b.identity] for _, b in pairs}
         if not pairs:
             raise DataError(f"evaluation '{task.name}': no readable pair; {unreadable}")
         return {
@@ -154,6 +161,35 @@ class _Embedder:
             },
         }
 
+    def queries(self, task: Queries) -> dict[str, Any]:
+        rows = PairRows(self._recipe, task.rows, [task.modality])
+        asked = read_queries(Path(task.path))
+        answers = {query.words: query.answers(rows) for query in asked}
+        items = [rows.items(i, task.modality) for i in range(len(rows))]
+        unreadable: dict[str, str] = {}
+        everything = [item for own in items for item in own]
+        vectors = self._embed(task.name, task.modality, everything, unreadable)
+        questions = self._space.embed(list(answers), self._space.words)
+        pairs = [
+            (query, item.identity)
+            for query, right in answers.items()
+            for i in right
+            for item in items[i]
+            if item.identity in vectors
+        ]
+        words = self._space.words
+        return {
+            "task": "queries",
+            "name": task.name,
+            "data": task.rows.data,
+            "modalities": [words, task.modality],
+            "emergent": pair_key(task.modality, words) not in self._trained,
+            "unreadable": unreadable,
+            f"{words}_to_{task.modality}": _direction(
+                dict(zip(answers, questions, strict=True)), vectors, pairs
+            ),
+        }
+
     def _embed(
         self, task: str, modality: str, items: Sequence[Item], unreadable: dict[str, str]
     ) -> dict[str, Tensor]:
@@ -174,9 +210,12 @@ class _Embedder:
 def _direction(
     queries: dict[str, Tensor], gallery: dict[str, Tensor], pairs: Sequence[tuple[str, str]]
 ) -> dict[str, Any]:
-    """Metrics of one direction; every partner of a query counts as found."""
+    """Metrics of one direction; every partner of a query counts as found.
+
+    A query without a partner is not asked.
+    """
     asked = list(dict.fromkeys(a for a, _ in pairs))
-    searched = list(dict.fromkeys(b for _, b in pairs))
+    searched = list(gallery)
     place = {name: i for i, name in enumerate(searched)}
     partners: dict[str, set[int]] = {name: set() for name in asked}
     for a, b in pairs:

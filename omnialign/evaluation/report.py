@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 
 from omnialign.contract import Preview
 from omnialign.evaluation.answers import Answer, Shelf
+from omnialign.evaluation.results import directions
 from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace
 
@@ -106,10 +107,13 @@ def embed_preview(preview: Preview, description: str) -> str:
 
 def _retrieval_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     return [
-        {"name": f"{a} → {b}", "emergent": task["emergent"], **task[f"{a}_to_{b}"]}
+        {
+            "name": f"{a} → {b}" + (" (questions)" if task["task"] == "queries" else ""),
+            "emergent": task["emergent"],
+            **task[f"{a}_to_{b}"],
+        }
         for task in results["tasks"]
-        if task["task"] == "retrieval"
-        for a, b in (task["modalities"], task["modalities"][::-1])
+        for a, b in directions(task)
     ]
 
 

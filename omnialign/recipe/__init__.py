@@ -4,6 +4,14 @@
 `tables` and against what is installed, so that a slip is found before any work begins.
 """
 
+from omnialign.recipe.evaluations import (
+    Evaluation,
+    Queries,
+    Retrieval,
+    Rows,
+    Scalar,
+    ZeroShot,
+)
 from omnialign.recipe.loading import (
     complete_tower,
     find_recipe,
@@ -12,25 +20,14 @@ from omnialign.recipe.loading import (
     shipped_recipes,
     to_toml,
 )
-from omnialign.recipe.tables import (
-    Choice,
-    Evaluation,
-    Lora,
-    Pair,
-    Recipe,
-    Retrieval,
-    Rows,
-    Scalar,
-    Tower,
-    Train,
-    ZeroShot,
-)
+from omnialign.recipe.tables import Choice, Lora, Pair, Recipe, Tower, Train
 
 __all__ = [
     "Choice",
     "Evaluation",
     "Lora",
     "Pair",
+    "Queries",
     "Recipe",
     "Retrieval",
     "Rows",

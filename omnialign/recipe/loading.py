@@ -12,7 +12,7 @@ import tomli_w
 from omnialign.errors import RecipeError, choices
 from omnialign.options import check_options, explain
 from omnialign.overrides import anchor_paths, apply_override, read_toml
-from omnialign.recipe.tables import Choice, Data, Recipe, Retrieval, Rows, Tower
+from omnialign.recipe.tables import Choice, Data, Recipe, Rows, Tower
 from omnialign.registry import Registry, registry
 
 
@@ -79,10 +79,7 @@ def _check_against_plugins(recipe: Recipe, name: str, plugins: Registry) -> Reci
             raise RecipeError(f"{name}: a pair of '{pair.modalities[0]}' with itself")
     _check_shared_temperatures(recipe, name)
     for evaluation in recipe.evaluations:
-        needed = (
-            evaluation.modalities if isinstance(evaluation, Retrieval) else (evaluation.modality,)
-        )
-        for modality in needed:
+        for modality in evaluation.needs:
             if modality not in trained:
                 raise RecipeError(
                     f"{name}: evaluation '{evaluation.name}' wants modality '{modality}', which no "

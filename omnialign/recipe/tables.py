@@ -9,17 +9,13 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from omnialign.contract import LongInput
+from omnialign.recipe.evaluations import Evaluation, ModalityPair, Rows, Table
 
-Scalar = str | int | float | bool
 Tracker = Literal["tensorboard", "wandb", "mlflow", "comet_ml", "aim", "clearml", "dvclive"]
 
 
 Number = Annotated[float, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Choice(BaseModel):
@@ -41,7 +37,7 @@ class Choice(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Space(_Table):
+class Space(Table):
     """The shared space."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -66,7 +62,7 @@ class Space(_Table):
         return self
 
 
-class Lora(_Table):
+class Lora(Table):
     """Adapters of an encoder whose own weights stay; they are merged into it at the end."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -80,7 +76,7 @@ class Lora(_Table):
     )
 
 
-class Tower(_Table):
+class Tower(Table):
     """How one modality is brought into the space."""
 
     encoder: Choice | None = Field(
@@ -138,35 +134,13 @@ class Tower(_Table):
         return self
 
 
-class Data(_Table):
+class Data(Table):
     """A source of rows, named so that pairs and evaluations can share it."""
 
     source: Choice = Field(description="Where the rows come from, with the source's options.")
 
 
-class Rows(_Table):
-    """Some rows of a data table. A bare string takes them all."""
-
-    data: str = Field(description="The name of a data table.")
-    where: dict[str, Scalar | list[Scalar]] = Field(
-        default_factory=dict[str, Scalar | list[Scalar]],
-        description="Keep rows whose column has this value, or one of these.",
-    )
-    columns: dict[str, str] = Field(
-        default_factory=dict[str, str],
-        description="Modality to column, where they are called differently.",
-    )
-
-    @pydantic.model_validator(mode="before")
-    @classmethod
-    def _bare_name(cls, value: Any) -> Any:
-        return {"data": value} if isinstance(value, str) else value
-
-
-ModalityPair = Annotated[tuple[str, str], Field(description="The two modalities.")]
-
-
-class Pair(_Table):
+class Pair(Table):
     """Two modalities that are aligned with each other."""
 
     modalities: ModalityPair
@@ -209,52 +183,10 @@ class Pair(_Table):
         return self
 
 
-class Retrieval(_Table):
-    """Finding each item of one modality by its partner in another, in both directions."""
-
-    task: Literal["retrieval"] = "retrieval"
-    modalities: ModalityPair
-    rows: Rows
-
-    @property
-    def name(self) -> str:
-        return "-".join(self.modalities)
-
-
-class ZeroShot(_Table):
-    """Classification by the words of the class names."""
-
-    task: Literal["zero_shot"]
-    modality: str
-    rows: Rows
-    label: str = Field(default="label", description="The column with the class names.")
-    classes: dict[str, str] = Field(
-        default_factory=dict[str, str], description="Words for a label, where it is no word."
-    )
-    templates: list[str] = Field(
-        default_factory=list[str], description="Prompts with {}; default: the modality's own."
-    )
-
-    @pydantic.field_validator("templates")
-    @classmethod
-    def _with_a_place_for_the_label(cls, templates: list[str]) -> list[str]:
-        for template in templates:
-            if "{}" not in template:
-                raise ValueError(f"'{template}' has no {{}} for the label")
-        return templates
-
-    @property
-    def name(self) -> str:
-        return f"{self.modality}-by-{self.label}"
-
-
-Evaluation = Annotated[Retrieval | ZeroShot, Field(discriminator="task")]
-
-
 PairSampling = Literal["all", "proportional", "uniform"] | Annotated[float, Field(gt=0)]
 
 
-class Train(_Table):
+class Train(Table):
     """How the run goes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -323,7 +255,7 @@ class Train(_Table):
         return self
 
 
-class Recipe(_Table):
+class Recipe(Table):
     """A whole recipe."""
 
     description: str = Field(default="", description="One line, for lists and reports.")
@@ -342,7 +274,7 @@ class Recipe(_Table):
     data: dict[str, Data] = Field(description="Sources by a name of your own.")
     pairs: list[Pair] = Field(min_length=1, description="What is aligned with what.")
     evaluations: list[Evaluation] = Field(
-        default_factory=list[Retrieval | ZeroShot],
+        default_factory=list[Evaluation],
         description="Measured besides the test rows of every pair.",
     )
     train: Train = Field(default=Train(), description="How the run goes.")
