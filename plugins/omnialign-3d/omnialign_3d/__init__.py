@@ -56,8 +56,8 @@ class PointClouds(Modality[PointCloud]):
 
         In memory: a `trimesh.Trimesh`, `Scene` or `PointCloud`; an array or tensor `(N, 3)` x y z,
         `(N, 6)` with colours or `(N, 9)` with colours and normals; a dict of `points`, `colors`,
-        `normals`, `up`; a `PointCloud`. Colours lie in 0..1 or are integers. OBJ and glTF may name other
-        files, which are read from the folder of the file only.
+        `normals`, `up`; a `PointCloud`. Colours lie in 0..1 or are integers. OBJ and glTF may name
+        other files, which are read from the folder of the file only.
 
         Raises:
             ReadError: anything else, or a file that is broken, empty or too large.
