@@ -19,6 +19,8 @@ Renderer = Literal["auto", "embree", "pytorch3d"]
 """`auto` is Embree where it is installed, else pytorch3d, whose rasteriser is slow on a CPU."""
 _VIEWER_DISTANCE = 2.0
 """From the middle; the shape reaches no farther than 1."""
+_EDGE_WIDTH_SQUARED = 1e-10
+"""To pytorch3d a place on the edge of two triangles is in neither: it would see through there."""
 
 
 def intersect(
@@ -95,5 +97,7 @@ def _pytorch3d(
         seen = triangles.flatten(0, 1) @ camera.T * torch.tensor([-1.0, 1.0, -1.0])
         corners = torch.cat([seen[:, :2] / half_width, seen[:, 2:] + _VIEWER_DISTANCE], dim=1)
         meshes = sampling.pytorch3d.structures.Meshes([corners], [faces])
-        found, _, weights, _ = rasterize(meshes, image_size=side, faces_per_pixel=1)
+        found, _, weights, _ = rasterize(
+            meshes, image_size=side, blur_radius=_EDGE_WIDTH_SQUARED, faces_per_pixel=1
+        )
         yield camera, found[0, ..., 0], weights[0, :, :, 0]
