@@ -1,7 +1,7 @@
 """Asks trained spaces in words that no caption used, and writes the answers into docs/results.md.
 
-    uv run python benchmarks/other_words.py --output runs/other-words           # hours on 2 cores
-    uv run python benchmarks/other_words.py --output runs/other-words --write   # the page, from runs
+    uv run python benchmarks/other_words.py --output runs/other-words  # hours on 2 cores
+    uv run python benchmarks/other_words.py --output runs/other-words --write  # the page
 
 The questions are those of `recipes/queries`. Each recipe is trained with its own text encoder, from
 scratch, and with a frozen sentence encoder in whose own space everything else is put. A run that is

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from omnialign.cli.cache import cache
+from omnialign.cli.comparison import compare
 from omnialign.cli.demo import demo
 from omnialign.cli.interpolation import interpolate
 from omnialign.cli.listing import plugins, recipes
@@ -49,6 +50,7 @@ app.command()(evaluate)
 app.command()(search)
 app.command()(classify)
 app.command()(embed)
+app.command()(compare)
 app.command()(interpolate)
 app.command()(cache)
 app.command()(plugins)

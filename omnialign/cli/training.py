@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from omnialign.cli.comparison import measured, print_changes
 from omnialign.cli.output import (
     Dim,
     Json,
@@ -27,6 +29,9 @@ from omnialign.cli.output import (
 if TYPE_CHECKING:
     from omnialign.engine.diagnostics import StepReport
     from omnialign.engine.frozen import FeatureReport
+    from omnialign.evaluation.guard import Change
+    from omnialign.recipe import Recipe
+    from omnialign.space import SharedSpace
 
 SECONDS_PER_LINE = 5.0
 """Between two lines on a long pass over frozen features."""
@@ -63,6 +68,7 @@ def train(
         )
     if not is_main_process():
         return
+    changes = _changes(checked, space, output)
     if json:
         print_json(
             {
@@ -70,10 +76,29 @@ def train(
                 "modalities": space.modalities,
                 "fingerprint": space.fingerprint(),
                 "last_step": last[0].record() if last else None,
+                "changes": [vars(change) for change in changes],
             }
         )
     else:
+        if changes:
+            print_changes(changes)
         note(f"The run is in {output}. Next: omnialign evaluate {shlex.quote(str(output))}")
+    if checked.guard:
+        from omnialign.evaluation.guard import check
+
+        check(changes, checked.guard.tolerance)
+
+
+def _changes(recipe: Recipe, space: SharedSpace, output: Path) -> list[Change]:
+    """What the guard of a recipe has found; also in `guard.json` of the run."""
+    if recipe.guard is None or recipe.start_from is None:
+        return []
+    import omnialign as oa
+
+    changes = measured(oa.load(recipe.start_from), space, recipe)
+    told = {"tolerance": recipe.guard.tolerance, "changes": [vars(c) for c in changes]}
+    (output / "guard.json").write_text(dumps(told, indent=2) + "\n", "utf-8")
+    return changes
 
 
 @contextmanager

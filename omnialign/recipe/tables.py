@@ -255,6 +255,14 @@ class Train(Table):
         return self
 
 
+class Guard(Table):
+    """What training may not destroy: the model at start_from is measured beside the trained one."""
+
+    tolerance: Number = Field(
+        default=0.02, ge=0, le=1, description="The largest drop of any figure of the evaluations."
+    )
+
+
 class Recipe(Table):
     """A whole recipe."""
 
@@ -278,6 +286,16 @@ class Recipe(Table):
         description="Measured besides the test rows of every pair.",
     )
     train: Train = Field(default=Train(), description="How the run goes.")
+    guard: Guard | None = Field(
+        default=None,
+        description="Fail where the model at start_from was better. Default: no guard.",
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _guards_what_was_there(self) -> Recipe:
+        if self.guard and self.start_from is None:
+            raise ValueError("guard compares with the model at start_from; give start_from")
+        return self
 
     def modalities(self) -> list[str]:
         """All modalities that are trained, in order of appearance."""
