@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -70,13 +71,22 @@ def _given(name: str, recipe: Recipe, start: SharedSpace) -> Tower:
     return tower
 
 
-def build_encoder(modality: str, name: str, options: Mapping[str, Any] | None = None) -> Encoder:
+def build_encoder(
+    modality: str,
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    folder: Path | None = None,
+) -> Encoder:
     """An encoder of an installed plugin, with fresh or pretrained weights.
+
+    An encoder that holds another one builds it so, and rebuilds it from its `folder`.
 
     Args:
         modality: `"image"`, say.
         name: under which the plugin provides it.
         options: its own; defaults for the rest.
+        folder: what `Encoder.save_files` wrote: it is rebuilt from there, without its weights and
+            with no download.
 
     Raises:
         ModalityError: no plugin provides the modality.
@@ -84,8 +94,9 @@ def build_encoder(modality: str, name: str, options: Mapping[str, Any] | None = 
     """
     plugins = registry()
     checked = plugins.encoder_options(modality, name, options or {})
+    kind = plugins.encoder(modality, name)
     try:
-        return plugins.encoder(modality, name)(**checked)
+        return kind(**checked) if folder is None else kind.from_files(folder, **checked)
     except OmniAlignError:
         raise
     except (AssertionError, RuntimeError, TypeError, ValueError, ZeroDivisionError) as error:

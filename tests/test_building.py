@@ -144,3 +144,11 @@ class TestBuildEncoder:
             build_encoder("toy_signal", "mlp", {"widht": 5})
         with pytest.raises(RecipeError, match=r"has no encoder 'conv'; valid: mlp"):
             build_encoder("toy_signal", "conv")
+
+    def test_from_what_was_saved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        kind = type(build_encoder("toy_signal", "mlp"))
+        monkeypatch.setattr(
+            kind, "from_files", classmethod(lambda cls, folder, **options: (cls, folder, options))
+        )
+        rebuilt = build_encoder("toy_signal", "mlp", {"width": 5}, tmp_path)
+        assert rebuilt == (kind, tmp_path, {**rebuilt[2], "width": 5})

@@ -20,9 +20,9 @@ class PointClouds(Modality[PointCloud]):
     """Things in space, as points on their surface.
 
     The canonical sample is a `PointCloud` of 1 to 4096 points in the file's own units and its own
-    place, with colours and normals where the source has them. Up is +y: glTF says so itself, every
-    other format says nothing and is taken as it is. `convert_up`, or the option `up` of an encoder,
-    turns clouds of another up axis.
+    place, with colours and normals where the source has them, and with the triangles of a mesh. A
+    glTF says that +y is up, and the sample keeps it; every other format says nothing, and the
+    option `up` of encoders says what holds. `convert_up` turns a cloud.
 
     A mesh is sampled when it is read: 4096 points, evenly by area, the same ones every time, with
     the normals of its faces. Bare points are kept; of more than 4096, an even selection. Points and
@@ -47,6 +47,7 @@ class PointClouds(Modality[PointCloud]):
     encoders = {  # noqa: RUF012
         "pointnet": "omnialign_3d.pointnet:PointNetEncoder",
         "transformer": "omnialign_3d.transformer:PointTransformerEncoder",
+        "views": "omnialign_3d.views:ViewsEncoder",
     }
     default_encoder = "pointnet"
 
@@ -55,8 +56,8 @@ class PointClouds(Modality[PointCloud]):
 
         In memory: a `trimesh.Trimesh`, `Scene` or `PointCloud`; an array or tensor `(N, 3)` x y z,
         `(N, 6)` with colours or `(N, 9)` with colours and normals; a dict of `points`, `colors`,
-        `normals`; a `PointCloud`. Colours lie in 0..1 or are integers. OBJ and glTF may name other
-        files, which are read from the folder of the file only.
+        `normals`, `up`; a `PointCloud`. Colours lie in 0..1 or are integers. OBJ and glTF may name
+        other files, which are read from the folder of the file only.
 
         Raises:
             ReadError: anything else, or a file that is broken, empty or too large.

@@ -1,7 +1,9 @@
 """Random changes of a point cloud; all randomness comes from the given generator.
 
 Lengths are fractions of the cloud's radius (the distance of its farthest point from the mean), so
-that one setting serves millimetres and metres.
+that one setting serves millimetres and metres. Rotation, scale and flip change the triangles of a
+cloud as they change its points; jitter and dropout are of points and leave the triangles as they
+are.
 
 Axes: N points, 3 the coordinates x, y, z.
 """
@@ -16,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from omnialign import OmniAlignError
-from omnialign_3d.cloud import PointCloud
+from omnialign_3d.cloud import Axis, PointCloud, direction
 
 
 def _between(low: float, high: float, size: int, generator: Generator) -> Tensor:
@@ -30,15 +32,17 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True)
 class Rotation:
-    """Turns the cloud about the up axis (+y), or about any axis.
+    """Turns the cloud about its up axis, or about any axis.
 
     Args:
         max_degrees: the largest angle to either side; 180 reaches every direction.
         axis: `up`, or `any`: an axis drawn evenly from all directions.
+        up: the axis that is up in data that do not say so themselves, as the encoder's option.
     """
 
     max_degrees: float = 180.0
     axis: Literal["up", "any"] = "up"
+    up: Axis = "y"
 
     def __post_init__(self) -> None:
         _require(
@@ -49,7 +53,7 @@ class Rotation:
     def __call__(self, sample: PointCloud, generator: Generator) -> PointCloud:
         limit = math.radians(self.max_degrees)
         angle = _between(-limit, limit, 1, generator)
-        axis = torch.tensor([0.0, 1.0, 0.0])
+        axis = direction(sample.up or self.up)
         if self.axis == "any":
             axis = torch.randn(3, generator=generator)
             axis = axis / axis.norm().clamp_min(1e-6)
@@ -83,7 +87,8 @@ class Scale:
         normals = sample.normals
         if normals is not None and self.per_axis:
             normals = torch.nn.functional.normalize(normals / factors, dim=-1)
-        return replace(sample, points=sample.points * factors, normals=normals)
+        surface = None if sample.surface is None else sample.surface.scale(factors)
+        return replace(sample, points=sample.points * factors, normals=normals, surface=surface)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,13 @@ _PLY_BYTES = {
 }
 _TRIMESH_TYPES = {"Trimesh", "Scene", "PointCloud"}
 _STL_HEADER_BYTES, _STL_TRIANGLE_BYTES = 84, 50
-_COMPRESSIONS = {"KHR_draco_mesh_compression", "EXT_meshopt_compression"}
+_UNREAD_EXTENSIONS = {
+    "KHR_draco_mesh_compression",
+    "EXT_meshopt_compression",
+    "KHR_mesh_quantization",
+}
+_FLOAT32 = 5126
+"""A component type of glTF."""
 
 
 def sniff(head: bytes, num_bytes: int) -> str | None:
@@ -141,24 +147,35 @@ def _check_gltf(text: bytes) -> None:
     try:
         tree: dict[str, Any] = json.loads(text)
         accessors = tree.get("accessors", [])
-        needed = set(tree.get("extensionsRequired", [])) & _COMPRESSIONS
+        unread = set(tree.get("extensionsRequired", [])) & _UNREAD_EXTENSIONS
         counts = [int(accessor["count"]) for accessor in accessors]
         unfolded = sum(c for c, a in zip(counts, accessors, strict=True) if "bufferView" not in a)
         for mesh in tree.get("meshes", []):
             for primitive in mesh["primitives"]:
                 unfolded += counts[primitive["attributes"]["POSITION"]]
                 unfolded += counts[primitive["indices"]] if "indices" in primitive else 0
+                unread |= _unread_values(primitive, accessors)
         _check_depth(tree.get("nodes", []))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it is no sound glTF file ({type(error).__name__}: {error})") from error
-    if needed:
-        raise ValueError(
-            f"it is compressed with {', '.join(sorted(needed))}, which is not read; save it without"
-        )
+    if unread:
+        raise ValueError(f"it uses {', '.join(sorted(unread))}, not read; save it without")
+    if "nodes" in tree and not tree.get("scenes"):
+        raise ValueError("it has nodes but no scene that shows them")
     if unfolded > MAX_GLTF_VALUES or min(counts, default=0) < 0:
         raise ValueError(
             f"it unfolds to {unfolded} vertices and indices; 0 to {MAX_GLTF_VALUES} are read"
         )
+
+
+def _unread_values(primitive: dict[str, Any], accessors: list[dict[str, Any]]) -> set[str]:
+    """What trimesh would take for other values than are meant."""
+    places, uv = primitive["attributes"]["POSITION"], primitive["attributes"].get("TEXCOORD_0")
+    used = [accessors[i] for i in (places, uv, primitive.get("indices")) if i is not None]
+    found = {"sparse accessors"} if any("sparse" in accessor for accessor in used) else set[str]()
+    if uv is not None and accessors[uv].get("componentType") != _FLOAT32:
+        found.add("texture coordinates in integers")
+    return found
 
 
 def _check_depth(nodes: list[dict[str, Any]]) -> None:

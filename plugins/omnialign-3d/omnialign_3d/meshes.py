@@ -20,27 +20,22 @@ from numpy.typing import NDArray
 from omnialign_3d.arrays import MAX_POINTS, Floats, cloud_from_arrays, near_origin
 from omnialign_3d.cloud import PointCloud
 from omnialign_3d.sampling import sample_surface
+from omnialign_3d.surface import COLOR, LAYER, NO_TEXTURE, NUM_ATTRIBUTES, UV, Surface
 
 MAX_TRIANGLES = 2_000_000
 MAX_TEXTURE_PIXELS = 4 * 4096 * 4096
 """Of all textures of a file together."""
 MAX_LINKED_BYTES = 64 * 2**20
 NEUTRAL_COLOR = 0.5
-_NO_TEXTURE = -1
 _PLACEHOLDER_LEVEL = 100
 """Of the grey picture that trimesh puts where a material has none."""
 
-_COLOR, _UV, _LAYER = slice(0, 3), slice(3, 5), 5
-"""Columns of a corner's attributes: colour, place in the texture, number of the texture."""
 
-
-class Surface(NamedTuple):
-    """Triangles of one geometry."""
+class Part(NamedTuple):
+    """One geometry of a scene: triangles `(F, 3, 3)` and attributes `(F, 3, 6)` of a `Surface`."""
 
     triangles: Floats
-    """`(F, 3, 3)`."""
     attributes: Floats | None
-    """`(F, 3, 6)`, or None where there is no colour."""
 
 
 class FolderResolver:
@@ -87,13 +82,15 @@ def read_with_trimesh(data: bytes, kind: str, folder: Path | None) -> PointCloud
             )
     except Exception as error:
         raise ValueError(f"it is no sound {kind.upper()} file ({error})") from error
-    return cloud_from_trimesh(scene)
+    return cloud_from_trimesh(scene, is_gltf=kind in ("glb", "gltf"))
 
 
-def cloud_from_trimesh(source: Any) -> PointCloud:
+def cloud_from_trimesh(source: Any, is_gltf: bool = False) -> PointCloud:
     """A `trimesh.Trimesh`, `Scene` or `PointCloud`; every node of a scene in world coordinates.
 
     Surfaces are sampled; bare points count only where there is no surface. Lines are left out.
+    Colours of a glTF's corners, and the factors of every PBR material, are linear light and are
+    brought to sRGB.
 
     Raises:
         ValueError: there is neither a surface nor a point, too much of a surface, or faces,
@@ -101,21 +98,21 @@ def cloud_from_trimesh(source: Any) -> PointCloud:
     """
     try:
         with _quiet():
-            return _flattened(source)
+            return _flattened(source, is_gltf)
     except (IndexError, TypeError, KeyError, AttributeError, OSError) as error:
         raise ValueError(f"its geometry is not sound ({error})") from error
 
 
-def _flattened(source: Any) -> PointCloud:
+def _flattened(source: Any, is_gltf: bool) -> PointCloud:
     parts = list(_parts(source))
     meshes = [(m, g) for m, g in parts if len(getattr(g, "faces", ()))]
     num_triangles = sum(len(g.faces) for _, g in meshes)
     if num_triangles > MAX_TRIANGLES:
         raise ValueError(f"it has {num_triangles} triangles; at most {MAX_TRIANGLES} are read")
     textures = _Textures()
-    surfaces = [_surface(mesh, matrix, textures) for matrix, mesh in meshes]
-    cloud = _sample(surfaces, textures) if surfaces else None
-    return cloud or _bare_points(parts)
+    found = [_part(mesh, matrix, textures, is_gltf) for matrix, mesh in meshes]
+    surface = _joined(found, tuple(textures.pixels)) if found else None
+    return _bare_points(parts, is_gltf) if surface is None else sampled(surface)
 
 
 def _parts(source: Any) -> Iterator[tuple[Floats, Any]]:
@@ -128,7 +125,7 @@ def _parts(source: Any) -> Iterator[tuple[Floats, Any]]:
         yield np.asarray(matrix, dtype=np.float64), source.geometry[name]
 
 
-def _bare_points(parts: list[tuple[Floats, Any]]) -> PointCloud:
+def _bare_points(parts: list[tuple[Floats, Any]], is_gltf: bool) -> PointCloud:
     found = [(m, g) for m, g in parts if len(getattr(g, "vertices", ())) and not _is_path(g)]
     if not found:
         raise ValueError("it holds neither triangles nor points")
@@ -137,6 +134,8 @@ def _bare_points(parts: list[tuple[Floats, Any]]) -> PointCloud:
     visual: Any = getattr(single, "visual", None)
     has_colors = getattr(visual, "kind", None) == "vertex"
     colors = np.reshape(visual.vertex_colors, (-1, 4))[:, :3] if has_colors else points[:0]
+    if is_gltf:
+        colors = _as_shown(_unit_range(colors))
     return cloud_from_arrays(
         points,
         colors if len(colors) == len(points) else None,
@@ -166,7 +165,7 @@ class _Textures:
     """Pictures `(H, W, 3)`, each once however many geometries use it."""
 
     def __init__(self) -> None:
-        self.pixels: list[NDArray[np.uint8]] = []
+        self.pixels: list[torch.Tensor] = []
         self._layers: dict[int, int] = {}
         self._num_pixels = 0
 
@@ -179,15 +178,15 @@ class _Textures:
             raise ValueError(
                 f"its textures have more than {MAX_TEXTURE_PIXELS} pixels; make them smaller"
             )
-        pixels = np.asarray(image.convert("RGB"))
+        pixels = np.array(image.convert("RGB"))
         is_placeholder = pixels.shape[:2] == (2, 2) and (pixels == _PLACEHOLDER_LEVEL).all()
-        self._layers[id(image)] = _NO_TEXTURE if is_placeholder else len(self.pixels)
+        self._layers[id(image)] = NO_TEXTURE if is_placeholder else len(self.pixels)
         if not is_placeholder:
-            self.pixels.append(pixels)
+            self.pixels.append(torch.from_numpy(pixels))
         return self._layers[id(image)]
 
 
-def _surface(mesh: Any, matrix: Floats, textures: _Textures) -> Surface:
+def _part(mesh: Any, matrix: Floats, textures: _Textures, is_gltf: bool) -> Part:
     vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     low, high = int(faces.min()), int(faces.max())
     if low < 0 or high >= len(vertices):
@@ -195,36 +194,40 @@ def _surface(mesh: Any, matrix: Floats, textures: _Textures) -> Surface:
             f"a face names vertex {low if low < 0 else high}, but the vertices are 0 to "
             f"{len(vertices) - 1}"
         )
-    attributes = _attributes(mesh, faces, textures)
+    attributes = _attributes(mesh, faces, textures, is_gltf)
     triangles = _moved(vertices, matrix)[faces]
     if np.linalg.det(matrix[:3, :3]) < 0:  # a mirrored node turns its faces inside out
         triangles = triangles[:, ::-1]
         attributes = None if attributes is None else attributes[:, ::-1]
     sound = np.isfinite(triangles).all((1, 2))
-    return Surface(triangles[sound], None if attributes is None else attributes[sound])
+    return Part(triangles[sound], None if attributes is None else attributes[sound])
 
 
-def _attributes(mesh: Any, faces: NDArray[Any], textures: _Textures) -> Floats | None:
+def _attributes(
+    mesh: Any, faces: NDArray[Any], textures: _Textures, is_gltf: bool
+) -> Floats | None:
     """What is needed to colour a point of each face, `(F, 3, 6)`; None for a mesh of no colour."""
     visual = mesh.visual
-    values = np.zeros((*faces.shape, 6))
-    values[..., _COLOR], values[..., _LAYER] = 1.0, _NO_TEXTURE
+    values = np.zeros((*faces.shape, NUM_ATTRIBUTES))
+    values[..., COLOR], values[..., LAYER] = 1.0, NO_TEXTURE
     if visual.kind == "vertex":
-        values[..., _COLOR] = np.asarray(visual.vertex_colors)[faces, :3] / 255
+        colors = _unit_range(np.asarray(visual.vertex_colors))
+        values[..., COLOR] = (_as_shown(colors) if is_gltf else colors)[faces, :3]
     elif visual.kind == "face":
-        values[..., _COLOR] = np.asarray(visual.face_colors)[:, None, :3] / 255
+        values[..., COLOR] = np.asarray(visual.face_colors)[:, None, :3] / 255
     elif visual.kind == "texture":
         image, factor = _material(visual.material)
-        layer = _NO_TEXTURE if image is None else textures.layer(image)
+        layer = NO_TEXTURE if image is None else textures.layer(image)
         uv, tint = visual.uv, visual.vertex_attributes.get("color")
-        if layer == _NO_TEXTURE and factor is None and tint is None:
+        if layer == NO_TEXTURE and factor is None and tint is None:
             return None
         if factor is not None:
-            values[..., _COLOR] *= factor
+            values[..., COLOR] *= factor
         if tint is not None:
-            values[..., _COLOR] *= _unit_range(np.asarray(tint))[faces, :3]
-        if layer != _NO_TEXTURE and uv is not None:
-            values[..., _UV], values[..., _LAYER] = np.asarray(uv)[faces], layer
+            colors = _unit_range(np.asarray(tint))
+            values[..., COLOR] *= (_as_shown(colors) if is_gltf else colors)[faces, :3]
+        if layer != NO_TEXTURE and uv is not None:
+            values[..., UV], values[..., LAYER] = np.asarray(uv)[faces], layer
     else:
         return None
     return values
@@ -234,10 +237,9 @@ def _material(material: Any) -> tuple[Any, Floats | None]:
     """The Pillow image and the colour `(3,)` of a material, each None where it has none."""
     if hasattr(material, "baseColorFactor"):
         image, color = material.baseColorTexture, material.baseColorFactor
-    else:
-        image = getattr(material, "image", None)
-        color = material.main_color if image is None else None
-    return image, None if color is None else _unit_range(np.asarray(color))[:3]
+        return image, None if color is None else _as_shown(_unit_range(np.asarray(color)[:3]))
+    image = getattr(material, "image", None)
+    return image, _unit_range(np.asarray(material.main_color))[:3] if image is None else None
 
 
 def _unit_range(values: NDArray[Any]) -> Floats:
@@ -247,42 +249,38 @@ def _unit_range(values: NDArray[Any]) -> Floats:
     return np.clip(values.astype(np.float64), 0, 1)
 
 
-def _sample(surfaces: list[Surface], textures: _Textures) -> PointCloud | None:
-    """Points of all surfaces together; None where they have no area."""
-    triangles = near_origin(np.concatenate([s.triangles for s in surfaces]))
+def _as_shown(linear: Floats) -> Floats:
+    """Linear light in 0..1 as sRGB (IEC 61966-2-1)."""
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
+def _joined(parts: list[Part], textures: tuple[torch.Tensor, ...]) -> Surface | None:
+    """All parts as one surface; None where they have no area."""
+    triangles = near_origin(np.concatenate([part.triangles for part in parts]))
     edges = np.diff(triangles, axis=1)
     areas = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=-1)
     if not len(areas) or not 0 < areas.astype(np.float32).sum() < np.inf:
         return None
     attributes = None
-    if any(s.attributes is not None for s in surfaces):
-        neutral = np.array([NEUTRAL_COLOR] * 3 + [0.0, 0.0, _NO_TEXTURE])
+    if any(part.attributes is not None for part in parts):
+        neutral = np.array([NEUTRAL_COLOR] * 3 + [0.0, 0.0, NO_TEXTURE])
         attributes = np.concatenate(
             [
-                np.broadcast_to(neutral, (len(s.triangles), 3, 6))
-                if s.attributes is None
-                else s.attributes
-                for s in surfaces
+                np.broadcast_to(neutral, (len(part.triangles), 3, NUM_ATTRIBUTES))
+                if part.attributes is None
+                else part.attributes
+                for part in parts
             ]
         )
-    points, normals, baked = sample_surface(
+    return Surface(
         torch.from_numpy(triangles.astype(np.float32)),
-        MAX_POINTS,
         None if attributes is None else torch.from_numpy(attributes.astype(np.float32)),
+        textures,
     )
-    colors = None if baked is None else torch.from_numpy(_bake(baked.numpy(), textures.pixels))
-    return PointCloud(points, colors, normals)
 
 
-def _bake(attributes: NDArray[np.float32], textures: list[NDArray[np.uint8]]) -> Any:
-    """Colours `(K, 3)`: the corners' own times the nearest pixel of the texture, which repeats."""
-    colors = attributes[:, _COLOR].copy()
-    layers = attributes[:, _LAYER].round()
-    for layer, texture in enumerate(textures):
-        here = layers == layer
-        height, width = texture.shape[:2]
-        u, v = (attributes[here, _UV] % 1.0).T
-        rows = ((1 - v) * (height - 1)).round().astype(int)
-        columns = (u * (width - 1)).round().astype(int)
-        colors[here] *= texture[rows, columns] / np.float32(255)
-    return colors.clip(0, 1)
+def sampled(surface: Surface) -> PointCloud:
+    """`MAX_POINTS` points of a surface whose area is not 0, evenly, and the surface with them."""
+    points, normals, baked = sample_surface(surface.triangles, MAX_POINTS, surface.attributes)
+    colors = None if baked is None else surface.colors(baked)
+    return PointCloud(points, colors, normals, surface)

@@ -5,13 +5,13 @@ Axes: n clouds of a batch, P points of an encoder's input, F features of a point
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from omnialign import OmniAlignError
-from omnialign_3d.cloud import UP, Axis, PointCloud, convert_up
+from omnialign_3d.cloud import Axis, PointCloud, upright
 from omnialign_3d.sampling import spread_indices, unit_sphere
 
 _SMALLEST_SIZE = 1e-12
@@ -28,7 +28,7 @@ class PreparePoints:
 
     Attributes:
         num_points: P.
-        up: the axis that is up in the data; it is turned to +y.
+        up: the axis that is up in data that do not say so themselves; it is turned to +y.
         normalize: move the mean to the origin and divide by the radius; else only move.
         use_colors: add three features in -1..1; 0, a middle grey, where a cloud has no colours.
         use_normals: add three features; 0 where a cloud has no normals.
@@ -47,10 +47,8 @@ class PreparePoints:
 
     def __call__(self, sample: PointCloud) -> dict[str, Tensor]:
         """`points` `(P, F)`, coordinates first, and `size` `(3,)`, the log of the extents."""
-        cloud = convert_up(sample, self.up, UP)
+        cloud = upright(replace(sample, surface=None), self.up)
         cloud = cloud.take(spread_indices(len(cloud), self.num_points))
-        extents = cloud.points.amax(0) - cloud.points.amin(0)
-        largest = extents.amax().clamp_min(_SMALLEST_SIZE)
         points, radius = unit_sphere(cloud.points)
         colors = None if cloud.colors is None else 2 * cloud.colors - 1
         features = [points if self.normalize else points * radius]
@@ -59,8 +57,15 @@ class PreparePoints:
                 features.append(torch.zeros_like(points) if values is None else values)
         return {
             "points": torch.cat(features, dim=-1),
-            "size": torch.maximum(extents, _THINNEST * largest).log(),
+            "size": log_extents(cloud.points),
         }
+
+
+def log_extents(points: Tensor) -> Tensor:
+    """Logarithms `(3,)` of the extents of points `(N, 3)`; what is thin has a least thickness."""
+    extents = points.amax(0) - points.amin(0)
+    largest = extents.amax().clamp_min(_SMALLEST_SIZE)
+    return torch.maximum(extents, _THINNEST * largest).log()
 
 
 class SizeEmbedding(nn.Module):

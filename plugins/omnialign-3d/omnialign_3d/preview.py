@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from omnialign_3d.cloud import PointCloud
+from omnialign_3d.cloud import UP, PointCloud, upright
 from omnialign_3d.sampling import unit_sphere
 
 VIEW_PIXELS = 320
@@ -40,6 +40,7 @@ def picture(cloud: PointCloud) -> bytes:
 
     Points are discs in the cloud's own colours, else coloured by height, lit by their normals.
     """
+    cloud = upright(cloud, UP)
     points = unit_sphere(cloud.points)[0].numpy()
     normals = None if cloud.normals is None else cloud.normals.numpy()
     if cloud.colors is not None:

@@ -6,15 +6,16 @@ Axes: N points, 3 the coordinates x, y, z (or red, green, blue).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from omnialign import OmniAlignError, ReadError
 from omnialign_3d.arrays import cloud_from_arrays, cloud_from_columns
-from omnialign_3d.cloud import PointCloud
+from omnialign_3d.cloud import UP, Axis, PointCloud
 from omnialign_3d.declared import (
     MAX_FILE_BYTES,
     SNIFFED_BYTES,
@@ -47,7 +48,8 @@ def _read(source: Any) -> PointCloud:
     if isinstance(source, bytes | bytearray | memoryview):
         return _read_bytes(bytes(source), None, None)
     if isinstance(source, PointCloud):
-        return _from_mapping({key: getattr(source, key) for key in _KEYS})
+        given = {key: getattr(source, key) for key in (*_KEYS, "up")}
+        return replace(_from_mapping(given), surface=source.surface)
     if isinstance(source, Mapping):
         return _from_mapping(source)
     if is_trimesh(source):
@@ -61,7 +63,7 @@ def _read(source: Any) -> PointCloud:
     raise ReadError(
         source,
         "it wants a path, bytes, an open binary file, a trimesh object, an array (N, 3), (N, 6) or "
-        "(N, 9), a PointCloud, or a dict of points, colors and normals",
+        "(N, 9), a PointCloud, or a dict of points, colors, normals and up",
     )
 
 
@@ -77,12 +79,17 @@ def _array(values: Any) -> np.ndarray[Any, Any]:
 
 
 def _from_mapping(values: Mapping[str, Any]) -> PointCloud:
-    if "points" not in values or (set(values) - set(_KEYS)):
+    if "points" not in values or (set(values) - {*_KEYS, "up"}):
         raise ValueError(
-            f"a dict wants 'points', and may have 'colors' and 'normals'; found {sorted(values)}"
+            "a dict wants 'points', and may have 'colors', 'normals' and 'up'; found "
+            f"{sorted(values)}"
         )
+    up = values.get("up")
+    if up is not None and up not in get_args(Axis):
+        raise ValueError(f"'up' wants one of {', '.join(get_args(Axis))}; found {up!r}")
     points, *others = (values.get(key) for key in _KEYS)
-    return cloud_from_arrays(_array(points), *(None if o is None else _array(o) for o in others))
+    cloud = cloud_from_arrays(_array(points), *(None if o is None else _array(o) for o in others))
+    return replace(cloud, up=up)
 
 
 def _read_path(path: Path) -> PointCloud:
@@ -120,7 +127,8 @@ def _read_bytes(data: bytes, kind: str | None, folder: Path | None) -> PointClou
     from omnialign_3d.meshes import read_with_trimesh
 
     check_declared(data, kind)
-    return read_with_trimesh(data, kind, folder)
+    cloud = read_with_trimesh(data, kind, folder)
+    return replace(cloud, up=UP) if kind in ("glb", "gltf") else cloud
 
 
 def _guess(data: bytes) -> str:

@@ -13,13 +13,17 @@ from torch import Tensor
 
 from omnialign_3d.cloud import PointCloud
 from omnialign_3d.sampling import sample_surface
+from omnialign_3d.surface import COLOR, LAYER, NO_TEXTURE, NUM_ATTRIBUTES, Surface
 
 NUM_EXAMPLE_POINTS = 600
 _STEPS_AROUND = 32
 
 
 def examples(n: int) -> list[PointCloud]:
-    """`n` clouds of 600 points: the shapes in turn, each round larger and flatter."""
+    """`n` clouds of 600 points: the shapes in turn, each round larger and flatter.
+
+    Every second keeps its triangles; every third has no colours.
+    """
     return [_example(index) for index in range(n)]
 
 
@@ -30,7 +34,20 @@ def _example(index: int) -> PointCloud:
     points, normals, _ = sample_surface(triangles, NUM_EXAMPLE_POINTS, seed=index)
     hue = torch.tensor([index * 0.31 % 1, index * 0.17 % 1, 1 - index * 0.23 % 1])
     has_colors = index % 3 != 2
-    return PointCloud(points, hue.expand_as(points).clone() if has_colors else None, normals)
+    surface = Surface(triangles, painted(triangles, hue) if has_colors else None)
+    return PointCloud(
+        points,
+        hue.expand_as(points).clone() if has_colors else None,
+        normals,
+        surface if index % 2 == 0 else None,
+    )
+
+
+def painted(triangles: Tensor, color: Tensor) -> Tensor:
+    """Attributes of a `Surface` of one colour `(3,)`."""
+    attributes = torch.zeros(len(triangles), 3, NUM_ATTRIBUTES)
+    attributes[..., COLOR], attributes[..., LAYER] = color, NO_TEXTURE
+    return attributes
 
 
 def box() -> Tensor:

@@ -36,7 +36,7 @@ class PointTransformerEncoder(Encoder):
         use_size: add the extents, which the unit sphere takes away. Leave it out where the unit of
             length differs from file to file.
         normalize: bring each cloud to the unit sphere.
-        up: the axis that is up in the data.
+        up: the axis that is up in data that do not say so themselves.
         dropout: in the layers and of the pooled features, in 0..1.
 
     Raises:

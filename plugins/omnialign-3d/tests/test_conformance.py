@@ -37,6 +37,11 @@ class TestPointClouds(ModalityConformance):
             "depth": 2,
             "num_heads": 2,
         },
+        "views": {
+            "image_options": {"image_size": 32, "width": 16, "channels": [8, 16]},
+            "num_views": 3,
+            "use_size": True,
+        },
     }
 
     def files(self, folder: Path) -> Sequence[Path]:

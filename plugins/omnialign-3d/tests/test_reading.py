@@ -213,19 +213,6 @@ class TestHostileFiles:
         path.write_bytes(b"\0" * 80 + struct.pack("<I", 10**9) + b"\0" * 50)
         assert "promises" in refusal(path)
 
-    def test_gltf_that_unfolds_to_too_much(self) -> None:
-        accessor = {"componentType": 5126, "count": 10**12, "type": "VEC3"}
-        tree: dict[str, Any] = {"asset": {"version": "2.0"}, "accessors": [accessor]}
-        assert "unfolds" in refusal(json.dumps(tree).encode())
-        tree["accessors"] = [{**accessor, "count": 10**6, "bufferView": 0}]
-        tree["meshes"] = [{"primitives": [{"attributes": {"POSITION": 0}}] * 100}]
-        assert "unfolds" in refusal(json.dumps(tree).encode())
-
-    def test_gltf_nodes_in_a_circle(self) -> None:
-        nodes = [{"children": [1]}, {"children": [0]}]
-        tree = {"asset": {"version": "2.0"}, "nodes": nodes}
-        assert "circle" in refusal(json.dumps(tree).encode())
-
     def test_textures_that_are_too_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("omnialign_3d.meshes.MAX_TEXTURE_PIXELS", 15)
         image = Image.new("RGB", (4, 4))
@@ -233,14 +220,6 @@ class TestHostileFiles:
         mesh = trimesh.creation.box()
         mesh.visual = visual
         assert "more than 15 pixels" in refusal(mesh)
-
-    def test_compressed_gltf_says_what_to_do(self) -> None:
-        name = "KHR_draco_mesh_compression"
-        tree = {"asset": {"version": "2.0"}, "extensionsRequired": [name]}
-        assert f"compressed with {name}" in refusal(json.dumps(tree).encode())
-
-    def test_json_that_is_too_deep(self) -> None:
-        assert "glTF" in refusal(b'{"asset":' + b"[" * 100_000)
 
     def test_a_cut_glb(self) -> None:
         data = trimesh.creation.box().export(file_type="glb")

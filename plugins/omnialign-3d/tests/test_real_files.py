@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from omnialign_3d import PointClouds
+from omnialign_3d.augmentations import Rotation
+from omnialign_3d.cameras import arranged
+from omnialign_3d.rendering import render
 from PIL import Image
 
 DATA = Path(__file__).resolve().parents[3].parent / "shared" / "data"
@@ -25,8 +28,27 @@ def test_models(name: str, has_colors: bool) -> None:
         assert len(cloud) == 4096
         assert cloud.points.isfinite().all()
         assert (cloud.colors is not None) == has_colors
+        assert cloud.up == ("y" if name == "kenney_models" else None)
+        assert cloud.surface is not None
         assert cloud.normals is not None
         torch.testing.assert_close(cloud.normals.norm(dim=-1), torch.ones(4096))
+
+
+@needs_data
+def test_views_of_parts_differ_and_those_of_a_turned_part_stay_near() -> None:
+    models = sorted((DATA / "ldraw_parts" / "models").iterdir())[:300:50]
+    clouds = [MODALITY.read(path) for path in models]
+    ring = arranged("ring", 6)
+    pictures = torch.stack([render(cloud, ring, 64).float() for cloud in clouds])
+    turn = ring[1].T @ ring[0]  # what camera 0 saw, camera 1 sees
+    for index, cloud in enumerate(clouds):
+        turned = render(cloud.turn(turn), ring, 64).float()
+        assert (turned - pictures[index].roll(1, 0)).abs().mean() < 1, "a step of the ring"
+        little = Rotation(max_degrees=5)(cloud, torch.Generator().manual_seed(index))
+        near = (render(little, ring, 64).float() - pictures[index]).abs().mean()
+        others = (pictures - pictures[index]).abs().mean((1, 2, 3, 4))
+        others[index] = torch.inf
+        assert near < others.min() / 2
 
 
 def test_preview_is_a_picture_with_something_on_it() -> None:
