@@ -336,6 +336,14 @@ class SharedSpace(nn.Module):
 
         save(self, folder)
 
+    def push_to_hub(
+        self, name: str, *, private: bool = False, run: str | Path | None = None
+    ) -> str:
+        """Pushes the model with its card to the Hugging Face hub; see `omnialign.sharing.push`."""
+        from omnialign.sharing import push
+
+        return push(self, name, private=private, run=run)
+
 
 def _as_list(items: Items | str | Path) -> list[Any]:
     """One item alone is a list of one: only lists, tuples and the like hold several.

@@ -14,6 +14,7 @@ from omnialign.recipe.loading import (
 )
 from omnialign.recipe.tables import (
     Choice,
+    Data,
     Evaluation,
     Lora,
     Pair,
@@ -28,6 +29,7 @@ from omnialign.recipe.tables import (
 
 __all__ = [
     "Choice",
+    "Data",
     "Evaluation",
     "Lora",
     "Pair",
