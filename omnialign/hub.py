@@ -30,6 +30,7 @@ def fetch(name: str, revision: str | None, files: Sequence[str]) -> Path:
     """
     from huggingface_hub import snapshot_download
 
+    _check_name(name)
     with _explained("fetch", name, revision):
         found = snapshot_download(
             name, revision=revision, allow_patterns=list(files), library_name=LIBRARY
@@ -42,6 +43,7 @@ def create(name: str, private: bool) -> None:
 
     Raises `HubError`: nobody is logged in, it is another's, or it is public and wanted private.
     """
+    _check_name(name)
     api = _api()
     with _explained("push to", name):
         api.create_repo(name, private=private, exist_ok=True)
@@ -113,9 +115,7 @@ def _explained(what: str, name: str, revision: str | None = None) -> Generator[N
     try:
         yield
     except errors.HFValidationError as error:
-        raise HubError(
-            f"'{name}' is no name of a model on the hub; it wants USER/NAME, as in ada/birds"
-        ) from error
+        raise _no_name(name) from error
     except errors.GatedRepoError as error:
         raise HubError(f"{model} is gated; ask for access at {place}, then {log_in}") from error
     except errors.RevisionNotFoundError as error:
@@ -150,6 +150,17 @@ def _explained(what: str, name: str, revision: str | None = None) -> Generator[N
             f"cannot {what} {model} at {constants.ENDPOINT}: {_cause(error)}; check the network "
             "and try again"
         ) from error
+
+
+def _check_name(name: str) -> None:
+    if name.count("/") != 1:
+        raise _no_name(name)
+
+
+def _no_name(name: str) -> HubError:
+    return HubError(
+        f"'{name}' is no name of a model on the hub; it wants USER/NAME, as in ada/birds"
+    )
 
 
 def _cause(error: BaseException) -> str:

@@ -84,9 +84,14 @@ def model_card(space: SharedSpace, source: str, run: Path | None = None) -> str:
     )
 
 
-def _recipe_of(run: Path, space: SharedSpace) -> Recipe:
+def check_same(space: SharedSpace, run: Path) -> None:
+    """Raises `ModelError` where a run is not that of a model."""
     if _json(run / "config.json").get("fingerprint") != space.fingerprint():
         raise ModelError(f"the model is not that of the run in '{run}'; give its own, or none")
+
+
+def _recipe_of(run: Path, space: SharedSpace) -> Recipe:
+    check_same(space, run)
     file = run / "recipe.toml"
     return parse_recipe(read_toml(file), str(file))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from omnialign import hub
-from omnialign.model_card import model_card
+from omnialign.model_card import check_same, model_card
 from omnialign.model_folder import save
 from omnialign.space import SharedSpace
 
@@ -30,16 +30,17 @@ def push(
         HubError: nobody is logged in, the name is another's, or the hub cannot be reached.
         ModelError: the run, or its results, are of another model.
     """
-    run = Path(run) if run is not None else None
-    written = run / "README.md" if run else None
-    card = (
-        written.read_text("utf-8")
-        if written and written.is_file()
-        else model_card(space, f"{hub.SCHEME}:{name}", run)
-    )
+    card = _card(space, f"{hub.SCHEME}:{name}", Path(run) if run is not None else None)
     hub.create(name, private)
     with TemporaryDirectory() as place:
         folder = Path(place)
         save(space, folder, by_tower=True)
         (folder / "README.md").write_text(card, "utf-8")
         return hub.upload(folder, name)
+
+
+def _card(space: SharedSpace, source: str, run: Path | None) -> str:
+    if run is None or not (run / "README.md").is_file():
+        return model_card(space, source, run)
+    check_same(space, run)
+    return (run / "README.md").read_text("utf-8")

@@ -27,7 +27,7 @@ def push(
     import omnialign as oa
 
     space = oa.load(run, "cpu")
-    pushed = space.push_to_hub(name, private=private, run=_run_of(run))
+    pushed = space.push_to_hub(name, private=private, run=_known(run, "README.md", "recipe.toml"))
     if json:
         print_json({"model": pushed})
     else:
@@ -50,8 +50,9 @@ def card(
     from omnialign.model_card import model_card
 
     source = f"hub:{name}" if name else str(run)
-    out.file.write(model_card(oa.load(run, "cpu"), source, _run_of(run)))
+    out.file.write(model_card(oa.load(run, "cpu"), source, _known(run, "recipe.toml")))
 
 
-def _run_of(folder: Path) -> Path | None:
-    return folder if (folder / "recipe.toml").is_file() else None
+def _known(folder: Path, *files: str) -> Path | None:
+    """The folder, where it holds one of the files that say more than the model does."""
+    return folder if any((folder / file).is_file() for file in files) else None

@@ -18,7 +18,9 @@ from omnialign.cli import main
 from omnialign.engine import train
 from omnialign.errors import HubError, ModalityError, ModelError
 from omnialign.evaluation import evaluate_run
+from omnialign.model_card import model_card
 from omnialign.recipe import parse_recipe
+from omnialign.registry import registry
 from omnialign.space import SharedSpace
 from omnialign.testing import toy
 
@@ -123,9 +125,38 @@ class TestCard:
         assert found.commits[found.main]["README.md"].endswith(b"Mine.\n")
 
     def test_a_run_of_another_model(self, ada: Any, run: Path, space: SharedSpace) -> None:
-        with pytest.raises(ModelError, match="the model is not that of the run in"):
-            space.push_to_hub("ada/toys", run=run)
+        for _ in range(2):
+            with pytest.raises(ModelError, match="the model is not that of the run in"):
+                space.push_to_hub("ada/toys", run=run)
+            (run / "README.md").touch()
         assert not ada.repositories
+
+    def test_of_a_run_that_began_from_a_model_of_the_hub(
+        self, ada: Any, run: Path, tmp_path: Path
+    ) -> None:
+        (run / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+        pushed = oa.load(run).push_to_hub("ada/toys", run=run)
+        table = toy.recipe(num_steps=1) | {"start_from": pushed}
+        table["data"]["rows"]["licence"] = "MIT"
+        tuned = train(parse_recipe(table), tmp_path / "tuned")
+        card = ModelCard(model_card(tuned, "hub:ada/tuned", tmp_path / "tuned"))
+        assert card.data.license == "cc-by-nc-4.0"
+        assert f"| the model it began from | {pushed} | cc-by-nc-4.0 | non-comm" in card.text
+
+    def test_of_pretrained_parts(self, ada: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Pretrained(toy.HashedWords):
+            def __init__(self, model: str, revision: str | None = None) -> None:
+                super().__init__()
+
+        ada.add("ada/words", {"README.md": b"---\nlicense: gpl-3.0\n---\n"})
+        words = registry().modality("toy_words")
+        monkeypatch.setattr(words, "encoders", {**words.encoders, "pretrained": Pretrained})
+        table = toy.recipe()
+        for model, told in (("ada/words", "gpl-3.0 | copyleft"), ("ada/none", "**unknown** | unk")):
+            encoder = {"name": "pretrained", "model": model, "revision": "main"}
+            table["towers"] = {"toy_words": {"encoder": encoder}}
+            text = model_card(build(parse_recipe(table)), "hub:ada/toys")
+            assert f"| pretrained toy_words encoder | {model}@main | {told}" in text
 
     def test_without_a_run_nothing_is_made_up(self, ada: Any, space: SharedSpace) -> None:
         space.push_to_hub("ada/toys")
@@ -170,10 +201,12 @@ class TestErrors:
             oa.load("hub:ada/bert")
         assert "model.safetensors" not in hub.downloaded
 
-    @pytest.mark.parametrize("name", ["a/b/c", "", "ada/../toys"])
-    def test_no_name(self, hub: Any, name: str) -> None:
-        with pytest.raises(HubError, match="is no name of a model on the hub; it wants USER/NAME"):
-            oa.load(f"hub:{name}")
+    @pytest.mark.parametrize("name", ["a/b/c", "", "toys", "ada/../toys", "ada/--toys"])
+    def test_no_name(self, ada: Any, space: SharedSpace, name: str) -> None:
+        for action in (space.push_to_hub, lambda name: oa.load(f"hub:{name}")):
+            with pytest.raises(HubError, match="is no name of a model on the hub; it wants USER/"):
+                action(name)
+        assert not ada.repositories
 
     def test_a_gated_model(self, hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         def refuse(handler: Any, *_: Any) -> None:
@@ -236,6 +269,21 @@ class TestCommands:
         assert status == 0
         assert ada.repositories["ada/toys"].private
         assert oa.load(json.loads(out)["model"]).fingerprint() == oa.load(run).fingerprint()
+
+    def test_a_saved_model_goes_with_its_own_card(
+        self, ada: Any, space: SharedSpace, capsys: Any, monkeypatch: Any, tmp_path: Path
+    ) -> None:
+        space.save(tmp_path)
+        (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
+        assert self.command(capsys, monkeypatch, "push", tmp_path, "ada/toys")[0] == 0
+        found = ada.repositories["ada/toys"]
+        assert found.commits[found.main]["README.md"].endswith(b"Mine.\n")
+
+    def test_card(self, run: Path, capsys: Any, monkeypatch: Any) -> None:
+        status, out, _ = self.command(capsys, monkeypatch, "card", run, "--name", "ada/toys")
+        assert status == 0
+        assert out == model_card(oa.load(run, "cpu"), "hub:ada/toys", run)
+        assert ModelCard(out).data.library_name == "omnialign"
 
     def test_a_refusal_is_one_line(
         self, hub: Any, run: Path, capsys: Any, monkeypatch: Any
