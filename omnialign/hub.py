@@ -50,7 +50,7 @@ def create(name: str, private: bool) -> None:
         is_public = private and not api.model_info(name).private
     if is_public:
         raise HubError(
-            f"{SCHEME}:{name} is there and public, and private makes new models so alone; make it "
+            f"{SCHEME}:{name} is there and public, and only a new model is made private; make it "
             f"private at {api.endpoint}/{name}/settings, or choose another name"
         )
 
