@@ -46,6 +46,10 @@ class ModelError(OmniAlignError):
     """A saved model that is incomplete or does not match the installed plugins."""
 
 
+class HubError(ModelError):
+    """A hub that cannot be reached, does not have what is wanted, or refuses it."""
+
+
 class TrainingError(OmniAlignError):
     """A run that cannot start, go on or be resumed."""
 

@@ -1,4 +1,8 @@
-"""A saved model: one folder with `config.json`, `model.safetensors` and the encoders' files."""
+"""A saved model: one folder with `config.json`, `model.safetensors` and the encoders' files.
+
+For a hub each tower's weights are in a file of their own, `weights/NAME.safetensors`, so that no
+more is downloaded than is wanted.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from omnialign import hub
 from omnialign.building import assemble
 from omnialign.contract import LongInput
 from omnialign.errors import ModelError
@@ -50,18 +55,37 @@ class _Config(pydantic.BaseModel):
     truncated_to: int | None = None
 
 
-def save(space: SharedSpace, folder: str | Path) -> None:
-    """Writes `config.json`, `model.safetensors` and the files of each encoder."""
+def save(space: SharedSpace, folder: str | Path, *, by_tower: bool = False) -> None:
+    """Writes `config.json`, `model.safetensors` and the files of each encoder.
+
+    With `by_tower`, the weights of each tower go into `weights/NAME.safetensors`.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in space.state_dict().items()}
-    partial = folder / "model.safetensors.partial"
+    for modality in space.modalities if by_tower else ():
+        own = [name for name in state if name.startswith(_prefix(modality))]
+        _write_weights({name: state.pop(name) for name in own}, _own_file(folder, modality))
+    _write_weights(state, folder / "model.safetensors")
+    save_towers(space, folder)
+
+
+def _write_weights(state: dict[str, torch.Tensor], file: Path) -> None:
+    file.parent.mkdir(exist_ok=True)
+    partial, plain = file.with_suffix(".partial"), file.with_suffix(".plain")
     save_file(state, partial)
-    plain = folder / "config.json.partial"
     plain.touch()
     shutil.copymode(plain, partial)  # safetensors keeps a file to its owner
-    os.replace(partial, folder / "model.safetensors")
-    save_towers(space, folder)
+    plain.unlink()
+    os.replace(partial, file)
+
+
+def _prefix(modality: str) -> str:
+    return f"towers.{modality}."
+
+
+def _own_file(folder: Path, modality: str) -> Path:
+    return folder / "weights" / f"{modality}.safetensors"
 
 
 def save_towers(space: SharedSpace, folder: Path) -> None:
@@ -106,21 +130,24 @@ def load(
     installed plugins', and never unpickles.
 
     Args:
-        source: the folder; or `SCHEME:NAME`, a model that others saved, in a format that a plugin
-            reads (`hf:openai/clip-vit-base-patch32`). `@REVISION` at its end fixes a version.
+        source: the folder; or `hub:USER/NAME`, what `push_to_hub` pushed; or `SCHEME:NAME`, a model
+            that others saved, in a format that a plugin reads (`hf:openai/clip-vit-base-patch32`).
+            `@REVISION` at the end of either fixes a version.
         device: where the model goes; by default a GPU if there is one.
         dim: of an embedding: one of the sizes that the model was trained for; by default the
             largest, or what it was saved with.
-        modalities: whose towers are wanted; the others' weights are not read. By default all.
+        modalities: whose towers are wanted; the others' weights are neither downloaded nor read. By
+            default all.
 
     Raises:
         ModelError: a file is missing or damaged, the installed plugins do not fit, or the model was
             not trained for `dim`.
+        HubError: the hub does not have the model, does not give it, or cannot be reached.
         ModalityError: the model has no such modality.
     """
     scheme = SCHEME.match(str(source))
     if scheme and not Path(source).exists():
-        space = _from_others(str(source), modalities)
+        space = _from_afar(str(source), modalities)
     else:
         space = _from_folder(Path(source), modalities)
     for modality in modalities or ():
@@ -131,13 +158,28 @@ def load(
     return space.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _from_others(source: str, modalities: Sequence[str] | None) -> SharedSpace:
+def _from_afar(source: str, modalities: Sequence[str] | None) -> SharedSpace:
     scheme, _, name = source.partition(":")
     revision = None
     if "@" in name and not Path(name).exists():
         name, _, revision = name.rpartition("@")
+    if scheme == hub.SCHEME:
+        return _from_folder(_fetched(name, revision, modalities), modalities)
     read = registry().format(scheme)
     return assemble(read(name, revision=revision, modalities=modalities))
+
+
+def _fetched(name: str, revision: str | None, modalities: Sequence[str] | None) -> Path:
+    """The folder of a pushed model in the hub's cache, with what the wanted towers need."""
+    config = hub.fetch(name, revision, ["config.json"]) / "config.json"
+    if not config.is_file() or b'"preprocessing"' not in config.read_bytes():
+        raise ModelError(
+            f"{hub.SCHEME}:{name} holds no model of OmniAlign; models that others saved are loaded "
+            "with the scheme of a plugin: omnialign plugins lists them"
+        )
+    wanted = ["*"] if modalities is None else modalities
+    files = [file for m in wanted for file in (f"encoders/{m}/*", f"weights/{m}.safetensors")]
+    return hub.fetch(name, config.parent.name, ["config.json", "model.safetensors", *files])
 
 
 def _from_folder(folder: Path, modalities: Sequence[str] | None) -> SharedSpace:
@@ -151,7 +193,7 @@ def _from_folder(folder: Path, modalities: Sequence[str] | None) -> SharedSpace:
             f"{folder}: the installed plugins preprocess differently from those that the model was "
             f"trained with, so its embeddings would not be the same; install {config.plugins}"
         )
-    _load_weights(space, folder / "model.safetensors", set(config.towers) - set(wanted))
+    _load_weights(space, folder, set(config.towers) - set(wanted))
     if is_whole:
         changed = [] if space.fingerprint() == config.fingerprint else ["it"]
     else:
@@ -238,15 +280,14 @@ def _rebuild(folder: Path, config: _Config, wanted: Sequence[str]) -> SharedSpac
     return space
 
 
-def _load_weights(space: SharedSpace, file: Path, left_out: set[str]) -> None:
+def _load_weights(space: SharedSpace, folder: Path, left_out: set[str]) -> None:
     """Reads the weights of all towers but those `left_out`, whose bytes are not touched."""
-    passed_over = tuple(f"towers.{modality}." for modality in left_out)
-    try:
-        with safe_open(file, "pt") as opened:
-            names = [name for name in opened.keys() if not name.startswith(passed_over)]  # noqa: SIM118
-            state = {name: opened.get_tensor(name) for name in names}
-    except Exception as error:
-        raise ModelError(f"{file} is damaged ({error}); copy the model again") from None
+    file = folder / "model.safetensors"
+    state = _read_weights(file, left_out)
+    for modality in space.modalities:
+        is_apart = not any(name.startswith(_prefix(modality)) for name in state)
+        if is_apart and _own_file(folder, modality).is_file():
+            state |= _read_weights(_own_file(folder, modality), left_out)
     own = space.state_dict()
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
@@ -256,3 +297,13 @@ def _load_weights(space: SharedSpace, file: Path, left_out: set[str]) -> None:
             f"of another shape {sorted(shapes)}"
         )
     space.load_state_dict(state)
+
+
+def _read_weights(file: Path, left_out: set[str]) -> dict[str, torch.Tensor]:
+    passed_over = tuple(_prefix(modality) for modality in left_out)
+    try:
+        with safe_open(file, "pt") as opened:
+            names = [name for name in opened.keys() if not name.startswith(passed_over)]  # noqa: SIM118
+            return {name: opened.get_tensor(name) for name in names}
+    except Exception as error:
+        raise ModelError(f"{file} is damaged ({error}); copy the model again") from None

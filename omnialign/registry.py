@@ -22,6 +22,7 @@ from typing import Any
 
 import pluggy
 
+from omnialign import hub
 from omnialign.contract import (
     ENTRY_POINT_GROUP,
     Claim,
@@ -116,6 +117,8 @@ class Registry:
                 plugin.sources.append(name)
             formats = _returned(manager, "omnialign_formats", Mapping, {})
             for scheme in formats:
+                if scheme == hub.SCHEME:
+                    raise PluginError(f"format '{scheme}' is the core's own; take another name")
                 if scheme in self.formats:
                     raise PluginError(f"format '{scheme}' is already provided{self._by(scheme)}")
                 self.formats[scheme] = formats[scheme]

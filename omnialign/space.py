@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from omnialign.contract import Claim
-from omnialign.errors import ModalityError, ModelError, OmniAlignError
+from omnialign.errors import ModalityError, ModelError
 from omnialign.gallery import Gallery, Hit
 from omnialign.prompts import Description, Labels, described, filled
 from omnialign.registry import registry
@@ -321,6 +321,14 @@ class SharedSpace(nn.Module):
         from omnialign.model_folder import save
 
         save(self, folder)
+
+    def push_to_hub(
+        self, name: str, *, private: bool = False, run: str | Path | None = None
+    ) -> str:
+        """Pushes the model with its card to the Hugging Face hub; see `omnialign.sharing.push`."""
+        from omnialign.sharing import push
+
+        return push(self, name, private=private, run=run)
 
 
 def _as_list(items: Items | str | Path) -> list[Any]:

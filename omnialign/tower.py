@@ -82,6 +82,10 @@ class Tower(nn.Module):
         about = [self.stated_preprocess(), self.encoder.window, self.config]
         return digest_of_weights(self, json.dumps(about, sort_keys=True))
 
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters())
+
     def forward(self, batch: Any) -> Tensor:
         """A collated batch to unit vectors `(n, D)`."""
         return self.project(self.features(batch))

@@ -21,7 +21,7 @@ from omnialign.registry import registry
 from omnialign.testing import toy
 
 COMMANDS = ["demo", "pack", "train", "evaluate", "search", "classify", "embed"]
-COMMANDS += ["compare", "interpolate", "cache", "plugins", "recipes"]
+COMMANDS += ["compare", "interpolate", "card", "push", "cache", "plugins", "recipes"]
 SUBCOMMANDS = [["recipes", "show"], ["recipes", "schema"]]
 
 

@@ -118,6 +118,36 @@ def test_biases_are_part_of_the_model(space: SharedSpace, folder: Path, tmp_path
     assert again.fingerprint() == made.fingerprint()
 
 
+class TestByTower:
+    @pytest.fixture
+    def apart(self, space: SharedSpace, tmp_path: Path) -> Path:
+        save(space, tmp_path / "apart", by_tower=True)
+        return tmp_path / "apart"
+
+    def test_each_tower_has_a_file(self, space: SharedSpace, apart: Path, folder: Path) -> None:
+        names = {path.stem for path in (apart / "weights").iterdir()}
+        assert names == {"toy_signal", "toy_words", "toy_echo"}
+        whole = load_file(folder / "model.safetensors")
+        parts = [load_file(path) for path in apart.rglob("*.safetensors")]
+        assert sum(map(len, parts)) == len(whole)
+        assert load(apart).fingerprint() == space.fingerprint()
+
+    def test_files_of_others_may_be_missing(self, space: SharedSpace, apart: Path) -> None:
+        (apart / "weights" / "toy_signal.safetensors").unlink()
+        words = load(apart, modalities=["toy_words", "toy_echo"])
+        assert words.embed(["a"]).equal(space.embed(["a"]))
+        with pytest.raises(ModelError, match=r"does not fit .* missing \['towers\.toy_signal"):
+            load(apart)
+
+    def test_a_whole_file_counts_before_what_lies_beside_it(
+        self, space: SharedSpace, apart: Path
+    ) -> None:
+        with torch.no_grad():
+            space.tower("toy_signal").projection[0].bias.fill_(1.0)
+        save(space, apart)
+        assert load(apart).fingerprint() == space.fingerprint()
+
+
 def test_the_folder_holds_no_more_than_it_must(folder: Path) -> None:
     files = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
     assert files == ["config.json", "model.safetensors"]

@@ -320,6 +320,11 @@ def plugins_of(found: Registry) -> list[str | None]:
     return [plugin.problem for plugin in found.plugins]
 
 
+def test_the_scheme_of_the_hub_is_taken(plugins: Registry) -> None:
+    added = plugins.add(Guest({}, {"hub": "x:y"}), "a")
+    assert added.problem == "format 'hub' is the core's own; take another name"
+
+
 def test_an_encoder_or_a_format_is_provided_once(plugins: Registry) -> None:
     taken = Guest({"toy_signal": {"mlp": toy.Mlp}}, {})
     assert plugins.add(taken, "a").problem == "toy_signal encoder 'mlp' is already provided"

@@ -14,6 +14,7 @@ from omnialign.cli.listing import plugins, recipes
 from omnialign.cli.output import out
 from omnialign.cli.packing import pack
 from omnialign.cli.query import classify, embed, search
+from omnialign.cli.sharing import card, push
 from omnialign.cli.training import evaluate, train
 
 app = typer.Typer(
@@ -52,6 +53,8 @@ app.command()(classify)
 app.command()(embed)
 app.command()(compare)
 app.command()(interpolate)
+app.command()(card)
+app.command()(push)
 app.command()(cache)
 app.command()(plugins)
 app.add_typer(recipes, name="recipes")

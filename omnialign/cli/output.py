@@ -25,7 +25,12 @@ from rich.table import Table
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output.")]
 Model = Annotated[
     str,
-    typer.Option("--model", "-m", help="Folder of a run or of a saved model.", show_default=False),
+    typer.Option(
+        "--model",
+        "-m",
+        help="Folder of a run or saved model, or hub:USER/NAME.",
+        show_default=False,
+    ),
 ]
 Dim = Annotated[
     int | None,

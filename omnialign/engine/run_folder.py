@@ -107,6 +107,7 @@ class RunFolder:
             for key in sorted(old.keys() | new.keys())
             if (key in old, old.get(key)) != (key in new, new.get(key))
             and not (key.startswith("train.") and key.split(".")[1] in FREE_TO_CHANGE)
+            and not key.endswith(".licence")
         ]
         if changed:
             raise TrainingError(

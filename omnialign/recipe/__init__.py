@@ -20,10 +20,11 @@ from omnialign.recipe.loading import (
     shipped_recipes,
     to_toml,
 )
-from omnialign.recipe.tables import Choice, Lora, Pair, Recipe, Tower, Train
+from omnialign.recipe.tables import Choice, Data, Lora, Pair, Recipe, Tower, Train
 
 __all__ = [
     "Choice",
+    "Data",
     "Evaluation",
     "Lora",
     "Pair",

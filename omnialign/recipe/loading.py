@@ -65,7 +65,8 @@ def _check_against_plugins(recipe: Recipe, name: str, plugins: Registry) -> Reci
     for key, entry in recipe.data.items():
         source = plugins.source(entry.source.name)
         options = check_options(f"{name}: data.{key}.source", source, entry.source.options)
-        data[key] = Data(source=_choice(entry.source.name, options))
+        source_with_all = _choice(entry.source.name, options)
+        data[key] = entry.model_copy(update={"source": source_with_all})
     for where, rows in _all_rows(recipe):
         if rows.data not in data:
             raise RecipeError(f"{name}: {where}: no data '{rows.data}'; {choices(rows.data, data)}")

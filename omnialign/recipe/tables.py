@@ -114,6 +114,10 @@ class Tower(Table):
     long_input: LongInput | None = Field(
         default=None, description="Default: the modality's own policy."
     )
+    licence: str | None = Field(
+        default=None,
+        description="SPDX id of the encoder's pretrained weights, for the model card.",
+    )
     decode: Literal["whole", "scaled"] = Field(
         default="whole",
         description="scaled: training may decode no finer than the encoder sees, which is faster; "
@@ -138,6 +142,9 @@ class Data(Table):
     """A source of rows, named so that pairs and evaluations can share it."""
 
     source: Choice = Field(description="Where the rows come from, with the source's options.")
+    licence: str | None = Field(
+        default=None, description="SPDX id of the rows' licence, for the model card."
+    )
 
 
 class Pair(Table):

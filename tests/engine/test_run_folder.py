@@ -103,6 +103,13 @@ def test_another_recipe_is_refused(begun: Path, changes: dict[str, Any], named: 
         RunFolder(begun).start(recipe(**changes), resume=True)
 
 
+def test_a_licence_may_be_stated_later(begun: Path) -> None:
+    table = toy.recipe()["data"]
+    table["rows"]["licence"] = "MIT"
+    assert RunFolder(begun).start(recipe(data=table), resume=True) == 4
+    assert load_recipe(begun / "recipe.toml").data["rows"].licence == "MIT"
+
+
 def test_what_does_not_change_the_result_may_change(begun: Path) -> None:
     settings = {"num_steps": 99, "num_workers": 2, "cache_mib": 1, "trackers": ["tensorboard"]}
     changed = recipe(train={**toy.recipe()["train"], **settings})
