@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from omnialign.cli.benchmarks import mteb
 from omnialign.cli.cache import cache
 from omnialign.cli.demo import demo
 from omnialign.cli.interpolation import interpolate
@@ -50,6 +51,7 @@ app.command()(search)
 app.command()(classify)
 app.command()(embed)
 app.command()(interpolate)
+app.command()(mteb)
 app.command()(cache)
 app.command()(plugins)
 app.add_typer(recipes, name="recipes")
