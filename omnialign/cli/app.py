@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from omnialign.cli.benchmarks import mteb
 from omnialign.cli.cache import cache
 from omnialign.cli.comparison import compare
 from omnialign.cli.demo import demo
@@ -55,6 +56,7 @@ app.command()(compare)
 app.command()(interpolate)
 app.command()(card)
 app.command()(push)
+app.command()(mteb)
 app.command()(cache)
 app.command()(plugins)
 app.add_typer(recipes, name="recipes")
