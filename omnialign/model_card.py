@@ -16,6 +16,7 @@ from omnialign.licences import UNKNOWN, deciding, kind, strictness
 from omnialign.overrides import SCHEME, read_toml
 from omnialign.recipe import Data, Recipe, Rows, Tower, parse_recipe, to_toml
 from omnialign.registry import Plugin, registry
+from omnialign.results import directions
 from omnialign.space import SharedSpace
 from omnialign.temperature import pair_key
 
@@ -223,11 +224,10 @@ def _num_rows(recipe: Recipe, rows: Rows, modalities: tuple[str, str]) -> int | 
 
 def _retrieval(tasks: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for task in tasks:
-        if task["task"] == "retrieval":
-            for x, y in (task["modalities"], task["modalities"][::-1]):
-                name = f"{x} → {y}"
-                shared = {"name": name, "data": task["data"], "emergent": task["emergent"]}
-                yield {**shared, **task[f"{x}_to_{y}"]}
+        for x, y in directions(task):
+            name = f"{x} → {y}" + (" (questions)" if task["task"] == "queries" else "")
+            shared = {"name": name, "data": task["data"], "emergent": task["emergent"]}
+            yield {**shared, **task[f"{x}_to_{y}"]}
 
 
 def _unmet(space: SharedSpace) -> Iterator[str]:

@@ -80,7 +80,7 @@ def _save(space: Any, folder: Path) -> None:
 def _measured(space: Any, runs: list[Path]) -> dict[str, float]:
     """By run and task: recall@1, the mean of both directions, or zero-shot accuracy."""
     from omnialign.evaluation.evaluate import evaluate, run_recipe
-    from omnialign.evaluation.results import directions
+    from omnialign.results import directions
 
     found: dict[str, float] = {}
     for run in runs:

@@ -189,7 +189,7 @@ def evaluate(
 
 def print_results(results: dict[str, Any]) -> None:
     """Tables of retrieval and zero-shot results, chance beside each."""
-    from omnialign.evaluation.results import directions
+    from omnialign.results import directions
 
     rows: list[list[str]] = []
     for task in results["tasks"]:

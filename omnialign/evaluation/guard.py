@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from omnialign.errors import RecipeError, TrainingError
 from omnialign.evaluation.evaluate import Progress, evaluate
-from omnialign.evaluation.results import headlines
 from omnialign.recipe import Recipe
+from omnialign.results import headlines
 from omnialign.space import SharedSpace
 
 

@@ -23,8 +23,8 @@ from omnialign.contract import Preview
 from omnialign.data.pipeline import Pipeline
 from omnialign.errors import ReadError
 from omnialign.evaluation.answers import Answer, Shelf
-from omnialign.evaluation.results import directions
 from omnialign.recipe import Recipe
+from omnialign.results import directions
 from omnialign.space import SharedSpace
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#555555")
