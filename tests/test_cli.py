@@ -21,7 +21,7 @@ from omnialign.registry import registry
 from omnialign.testing import toy
 
 COMMANDS = ["demo", "pack", "train", "evaluate", "search", "classify", "embed"]
-COMMANDS += ["interpolate", "cache", "plugins", "recipes"]
+COMMANDS += ["interpolate", "export", "cache", "plugins", "recipes"]
 SUBCOMMANDS = [["recipes", "show"], ["recipes", "schema"]]
 
 

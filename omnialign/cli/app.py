@@ -8,6 +8,7 @@ import typer
 
 from omnialign.cli.cache import cache
 from omnialign.cli.demo import demo
+from omnialign.cli.exporting import export
 from omnialign.cli.interpolation import interpolate
 from omnialign.cli.listing import plugins, recipes
 from omnialign.cli.output import out
@@ -50,6 +51,7 @@ app.command()(search)
 app.command()(classify)
 app.command()(embed)
 app.command()(interpolate)
+app.command()(export)
 app.command()(cache)
 app.command()(plugins)
 app.add_typer(recipes, name="recipes")
