@@ -67,28 +67,17 @@ def export(
         raise oa.OmniAlignError("--max-loss and --accept-loss are about --int8; give it too")
     if max_loss is not None and accept_loss:
         raise oa.OmniAlignError("--accept-loss accepts any loss; leave it or --max-loss out")
-    names = tower or oa.load(run, "cpu").modalities
-    if len(names) > 1 and (samples or (output is not None and output.suffix)):
-        raise oa.OmniAlignError(
-            f"--samples and a file as --output are for one tower; choose one with --tower: "
-            f"{', '.join(names)}"
-        )
-    done: list[Export] = []
-    for name in names:
-        note(f"{name}: writing and checking")
-        done.append(
-            export_run(
-                run,
-                name,
-                format.value,
-                output,
-                dim=dim,
-                samples=samples,
-                int8=int8,
-                max_loss=1.0 if accept_loss else max_loss,
-            )
-        )
-        _tell(done[-1])
+    done = export_run(
+        run,
+        tower,
+        format.value,
+        output,
+        dim=dim,
+        samples=samples,
+        int8=int8,
+        max_loss=1.0 if accept_loss else max_loss,
+        listener=_tell,
+    )
     if json:
         print_json([{"file": str(one.file), **one.description} for one in done])
         return

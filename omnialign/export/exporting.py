@@ -8,13 +8,14 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from safetensors.torch import save
+from torch.export import ExportedProgram
 
 from omnialign.errors import ModelError, OmniAlignError
 from omnialign.evaluation.evaluate import run_recipe
@@ -27,7 +28,7 @@ from omnialign.export.checking import (
 )
 from omnialign.export.description import describe_export
 from omnialign.export.formats import SUFFIXES, Format, Runtime, check_format, open_file, write
-from omnialign.export.graph import OUTPUT, describe_inputs, named, trace
+from omnialign.export.graph import OUTPUT, Input, describe_inputs, named, trace
 from omnialign.export.samples import Samples, gather_samples
 from omnialign.model_folder import load
 from omnialign.recipe import Recipe
@@ -35,6 +36,8 @@ from omnialign.space import SharedSpace
 from omnialign.tower import Tower
 
 EXAMPLE_ROWS = 4
+MOST_CHARACTERS = 600
+"""Of what an exporter says of its failure."""
 
 
 @dataclass(frozen=True)
@@ -53,32 +56,53 @@ class Export:
 
 def export_run(
     model: str | Path,
-    modality: str,
-    format: Format,
+    towers: Sequence[str] | None = None,
+    format: Format = "onnx",
     output: str | Path | None = None,
     *,
     dim: int | None = None,
     samples: Sequence[Any] | None = None,
     int8: bool = False,
     max_loss: float | None = None,
-) -> Export:
+    listener: Callable[[Export], None] | None = None,
+) -> list[Export]:
     """As `export_tower`, of a run or a saved model, checked on the test rows of its recipe.
 
-    `output` is by default `exports/` in the run.
+    Args:
+        model: as for `load`.
+        towers: modalities; by default all that the model has.
+        format: as for `export_tower`, as are `samples`, `int8` and `max_loss`.
+        output: a folder, or the file of a single tower; by default `exports/` in the run.
+        dim: as for `load`.
+        listener: called with each file that is written.
     """
     if output is None and not Path(model).is_dir():
-        raise OmniAlignError(f"export of '{model}', which is no folder, wants --output FILE")
+        raise OmniAlignError(f"export of '{model}', which is no folder, wants --output")
     recipe = run_recipe(model) if (Path(model) / "recipe.toml").is_file() else None
-    return export_tower(
-        load(model, "cpu", dim=dim),
-        modality,
-        format,
-        Path(model) / "exports" if output is None else output,
-        recipe=recipe,
-        samples=samples,
-        int8=int8,
-        max_loss=max_loss,
-    )
+    space = load(model, "cpu", dim=dim)
+    chosen = space.modalities if towers is None else towers
+    if len(chosen) > 1 and (samples is not None or (output and Path(output).suffix)):
+        raise OmniAlignError(
+            "--samples, and a file as --output, are for one tower; choose it with --tower: "
+            f"{', '.join(chosen)}"
+        )
+    done: list[Export] = []
+    for modality in chosen:
+        done.append(
+            export_tower(
+                space,
+                modality,
+                format,
+                Path(model) / "exports" if output is None else output,
+                recipe=recipe,
+                samples=samples,
+                int8=int8,
+                max_loss=max_loss,
+            )
+        )
+        if listener:
+            listener(done[-1])
+    return done
 
 
 def export_tower(
@@ -126,8 +150,7 @@ def export_tower(
         file.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".partial-", dir=file.parent) as folder:
             partial = Path(folder) / file.name
-            write(format, program, inputs, partial, json.dumps(description), int8)
-            run = open_file(format, partial)
+            run = _written(description, program, inputs, partial)
             agreement = compare(tower, space.dim, run, checked_on)
             description["verification"] = asdict(agreement)
             if int8:
@@ -149,6 +172,24 @@ def export_tower(
         example=file.with_name(description["example"]),
         description=description,
     )
+
+
+def _written(
+    description: dict[str, Any], program: ExportedProgram, inputs: Sequence[Input], file: Path
+) -> Runtime:
+    """Writes the file and opens it; raises `ModelError` where its format cannot hold the tower."""
+    format, int8 = description["format"], description["precision"] == "int8"
+    try:
+        write(format, program, inputs, file, json.dumps(description), int8)
+        return open_file(format, file)
+    except OSError:
+        raise
+    except Exception as error:  # each exporter and runtime has errors of its own
+        raise ModelError(
+            f"{format} cannot hold the {description['modality']} encoder "
+            f"'{description['encoder']['name']}'; choose another --format: "
+            f"{' '.join(str(error).split())[:MOST_CHARACTERS]}"
+        ) from error
 
 
 def _file(output: Path, modality: str, format: Format, int8: bool) -> Path:

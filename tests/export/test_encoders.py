@@ -16,7 +16,7 @@ from omnialign.space import SharedSpace
 from omnialign.tower import Tower
 
 SMALL: dict[str, dict[str, Any]] = {
-    "audio/conv": {"width": 64, "num_mels": 16},
+    "audio/conv": {"width": 64, "num_mels": 32},
     "audio/transformer": {"width": 32, "depth": 1, "num_mels": 16},
     "image/conv": {"width": 32, "channels": (8, 16), "image_size": 32},
     "image/vit": {"width": 48, "depth": 1, "image_size": 32, "pooling": "class"},

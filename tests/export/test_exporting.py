@@ -268,3 +268,21 @@ def trained(recipe: Recipe, folder: Path) -> SharedSpace:
     from omnialign.engine import train
 
     return train(recipe, folder)
+
+
+class Unheard(nn.Module):
+    """What ONNX has no operation for."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return vectors + torch.special.airy_ai(vectors)
+
+
+def test_an_encoder_that_a_format_cannot_hold_is_named(
+    space: SharedSpace, recipe: Recipe, tmp_path: Path
+) -> None:
+    tower = space.tower("toy_signal")
+    tower.projection = nn.Sequential(tower.projection, Unheard())
+    with pytest.raises(ModelError, match="onnx cannot hold the toy_signal encoder 'mlp'"):
+        export_tower(space, "toy_signal", "onnx", tmp_path, recipe=recipe)
+    assert not list(tmp_path.iterdir())
+    export_tower(space, "toy_signal", "torch-export", tmp_path, recipe=recipe)
