@@ -10,6 +10,7 @@ from omnialign.cli.benchmarks import mteb
 from omnialign.cli.cache import cache
 from omnialign.cli.comparison import compare
 from omnialign.cli.demo import demo
+from omnialign.cli.exporting import export
 from omnialign.cli.interpolation import interpolate
 from omnialign.cli.listing import plugins, recipes
 from omnialign.cli.output import out
@@ -57,6 +58,7 @@ app.command()(interpolate)
 app.command()(card)
 app.command()(push)
 app.command()(mteb)
+app.command()(export)
 app.command()(cache)
 app.command()(plugins)
 app.add_typer(recipes, name="recipes")

@@ -103,8 +103,8 @@ class PointTransformerEncoder(Encoder):
         """
         n, _, F = points.shape
         places = points[..., :3].contiguous()
-        index = farthest_points(places, self.num_patches)[..., None].expand(-1, -1, 3)
-        centers = places.gather(1, index)
+        index = farthest_points(places, self.num_patches)[..., None].expand(-1, -1, F)
+        centers = points.gather(1, index)[..., :3]
         _, near = nearest_points(centers, places, self.patch_size)
         gathered = points.gather(1, near.flatten(1)[..., None].expand(-1, -1, F))
         gathered = gathered.view(n, self.num_patches, self.patch_size, F)

@@ -60,6 +60,6 @@ class ViTEncoder(Encoder):
     def forward(self, batch: Tensor) -> Tensor:
         tokens = self.patches(to_float(batch, self.positions.dtype)).flatten(2).mT  # (n, L, W)
         if self.pooling == "class":
-            tokens = torch.cat([self.class_token.expand(len(tokens), -1, -1), tokens], 1)
+            tokens = torch.cat([self.class_token.expand(tokens.shape[0], -1, -1), tokens], 1)
         tokens = self.blocks(tokens + self.positions)
         return tokens[:, 0] if self.pooling == "class" else tokens.mean(1)

@@ -6,6 +6,7 @@ Axes: n texts, L bytes and word starts, M words, W width, H heads.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,7 +112,9 @@ class TransformerText(Encoder):
         ids, word = batch["values"].long().unbind(-1)
         letters = self.letters(ids)
         seen = F.gelu(self.spelling(letters.mT)).mT * batch["mask"][..., None]
-        M = int(word.max())
+        M: Any = word.max().clamp(min=2).item()
+        torch._check(M >= 2)
+        torch._check(self.positions.shape[0] >= M)
         member = (word[:, None] == torch.arange(1, M + 1, device=word.device)[:, None]).to(seen)
         count = member.sum(-1, keepdim=True)
         x = member @ (letters + seen) / count.clamp(min=1)

@@ -99,9 +99,9 @@ class SeriesEncoder(Encoder):
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
         values, mask = batch["values"], batch["mask"]
-        encoded = self.encode(self.channels(values[mask]))
-        sample = mask.nonzero()[:, 0]
-        total = encoded.new_zeros(len(mask), self.width).index_add(0, sample, encoded)
+        sample, place = mask.nonzero(as_tuple=True)
+        encoded = self.encode(self.channels(values[sample, place]))
+        total = encoded.new_zeros(mask.shape[0], self.width).index_add(0, sample, encoded)
         return total / mask.sum(1, keepdim=True)
 
     def channels(self, values: Tensor) -> Tensor:
