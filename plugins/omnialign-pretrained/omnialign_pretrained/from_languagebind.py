@@ -55,6 +55,7 @@ PICTURE = TRUNK | {
     "patch_size": 32,
     "add_time_attn": False,
     "num_frames": 1,
+    "clip_type": "vl",
     "lora_r": 2,
     "lora_alpha": 16,
     "num_mel_bins": 0,

@@ -102,7 +102,8 @@ class SpaceTimeBlock(Block):
 class PictureTower(nn.Module):
     """Pictures `(n, 3, S, S)`, mel bands in their place, or frames `(n, 3, F, S, S)`, to `(n, D)`.
 
-    The class tokens of the frames of a video are averaged.
+    The class tokens of the frames of a video are averaged. Videos of version 1.5 (`vl_new`) have a
+    class token for each frame.
     """
 
     def __init__(self, stated: Mapping[str, Any], dim: int) -> None:
@@ -110,8 +111,13 @@ class PictureTower(nn.Module):
         trunk, patch = Trunk.of(stated), stated["patch_size"]
         height, width = picture_size(stated)
         num_tokens = 1 + (height // patch) * (width // patch)
-        self.stem = nn.Conv2d(3, trunk.width, patch, patch, bias=False)
-        self.cls_token = nn.Parameter(torch.randn(trunk.width) * trunk.width**-0.5)
+        size = (patch, patch)
+        self.stem: nn.Module = nn.Conv2d(3, trunk.width, size, size, bias=False)
+        cls_token = torch.randn(trunk.width) * trunk.width**-0.5
+        if stated["clip_type"] == "vl_new":
+            self.stem = nn.Conv3d(3, trunk.width, (1, *size), (1, *size), bias=False)
+            cls_token = cls_token.repeat(stated["num_frames"], 1)
+        self.cls_token = nn.Parameter(cls_token)
         self.position = nn.Embedding(num_tokens, trunk.width)
         self.norm_first = nn.LayerNorm(trunk.width, trunk.eps)
         self.blocks = trunk.blocks(stated["num_frames"] if stated["add_time_attn"] else None)
@@ -121,8 +127,11 @@ class PictureTower(nn.Module):
     def forward(self, batch: Tensor) -> Tensor:
         n = len(batch)
         frames = batch.transpose(1, 2).flatten(0, 1) if batch.ndim == 5 else batch
+        if isinstance(self.stem, nn.Conv3d):
+            frames = frames[:, :, None]
         patches = self.stem(frames).flatten(2).mT
-        tokens = torch.cat([self.cls_token.expand(len(frames), 1, -1), patches], 1)
+        first = self.cls_token.view(-1, 1, patches.shape[-1])  # one for all frames, or one for each
+        tokens = torch.cat([first.repeat(len(frames) // len(first), 1, 1), patches], 1)
         tokens = self.norm_first(tokens + self.position.weight)
         for block in self.blocks:
             tokens = block(tokens)

@@ -43,6 +43,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "Thermal": VISION,
     "Depth": VISION,
     "Video": VISION | {"add_time_attn": True, "num_frames": 4},
+    "Video 1.5": VISION | {"add_time_attn": True, "num_frames": 4, "clip_type": "vl_new"},
     "Audio": VISION
     | {
         "num_mel_bins": 28,
@@ -80,13 +81,16 @@ def published(kind: str) -> dict[str, tuple[int, ...]]:
         "text_model.final_layer_norm.weight": (W,),
         "text_model.final_layer_norm.bias": (W,),
     }
+    if kind == "Video 1.5":
+        shapes["vision_model.embeddings.class_embedding"] = (4, W)
+        shapes["vision_model.embeddings.patch_embedding.weight"] = (W, 3, 1, 14, 14)
     lora = stated["lora_r"]
     encoder = "vision_model.encoder." + ("base_model.model." if lora else "")
     for at in ("text_model.encoder.", encoder):
         for i in range(DEPTH):
             layer = f"{at}layers.{i}."
             attentions, norms = ["self_attn"], ["layer_norm1", "layer_norm2"]
-            if kind == "Video" and at == encoder:
+            if "Video" in kind and at == encoder:
                 attentions.append("temporal_attn")
                 norms.append("temporal_layer_norm1")
                 shapes[f"{layer}temporal_embedding"] = (1, 4, W)
@@ -115,7 +119,7 @@ def write_model(folder: Path, kind: str) -> Path:
     folder.mkdir()
     text = TRUNK | {"vocab_size": NUM_WORDS, "max_position_embeddings": 77}
     config = {
-        "model_type": f"LanguageBind{kind}",
+        "model_type": f"LanguageBind{kind.split()[0]}",
         "projection_dim": DIM,
         "text_config": text,
         "vision_config": KINDS[kind],
@@ -192,9 +196,10 @@ def reference(state: dict[str, Tensor], kind: str, batch: Tensor) -> Tensor:
     """`(n, F, 3, H, W)` to unit vectors."""
     n, F = batch.shape[:2]
     at = "vision_model.embeddings."
-    stem = state[f"{at}patch_embedding.weight"]
+    stem = state[f"{at}patch_embedding.weight"].reshape(W, 3, 14, 14)
     x = nn.functional.conv2d(batch.flatten(0, 1), stem, stride=14).flatten(2).transpose(1, 2)
-    x = torch.cat([state[f"{at}class_embedding"].repeat(n * F, 1, 1), x], 1)
+    first = state[f"{at}class_embedding"].expand(F, W).repeat(n, 1)
+    x = torch.cat([first[:, None], x], 1)
     x = norm(state, "vision_model.pre_layrnorm", x + state[f"{at}position_embedding.weight"])
     peft = "base_model.model." if KINDS[kind]["lora_r"] else ""
     x = layers(state, f"vision_model.encoder.{peft}", x, F, False)[:, 0]
@@ -232,7 +237,7 @@ def inputs(kind: str) -> tuple[list[Any], Tensor]:
     if kind == "Audio":
         sounds = [Waveform(torch.randn(2, n) / 9, 8000) for n in (8000 * 3, 3000, 5800)]
         return sounds, torch.stack([mels(sound) for sound in sounds])[:, None]
-    if kind == "Video":
+    if "Video" in kind:
         videos = clips()
         return videos, torch.stack([frames(clip) for clip in videos])
     pictures = [torch.randint(0, 256, (3, 40, 60 + i), dtype=torch.uint8) for i in range(2)]
@@ -284,7 +289,13 @@ def state_of(folder: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     ("kind", "modality"),
-    [("Image", "image"), ("Thermal", "image"), ("Video", "video"), ("Audio", "audio")],
+    [
+        ("Image", "image"),
+        ("Thermal", "image"),
+        ("Video", "video"),
+        ("Video 1.5", "video"),
+        ("Audio", "audio"),
+    ],
 )
 @torch.no_grad()
 def test_embeddings_are_those_of_the_reference(

@@ -235,6 +235,16 @@ class TestNames:
             found = oa.load(f"open_clip:{file}", "cpu").embed(TEXTS, "text")
             torch.testing.assert_close(found, exact, rtol=0, atol=2e-3)
 
+    def test_a_custom_text_tower_under_the_old_names(
+        self, made: Callable[[str], Path], tmp_path: Path
+    ) -> None:
+        folder = shutil.copytree(made("vit"), tmp_path / "copy")
+        config = json.loads((folder / "open_clip_config.json").read_text())
+        config["model_cfg"]["custom_text"] = True
+        (folder / "open_clip_config.json").write_text(json.dumps(config))
+        exact = oa.load(f"open_clip:{made('vit')}", "cpu").embed(TEXTS, "text")
+        assert oa.load(f"open_clip:{folder}", "cpu").embed(TEXTS, "text").equal(exact)
+
 
 class TestMistakes:
     def test_names_of_weights_that_do_not_fit(
