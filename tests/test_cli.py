@@ -20,8 +20,8 @@ from omnialign.recipe import parse_recipe, shipped_recipes
 from omnialign.registry import registry
 from omnialign.testing import toy
 
-COMMANDS = "demo pack train evaluate search classify embed compare interpolate export card".split()
-COMMANDS += ["push", "mteb", "cache", "plugins", "recipes"]
+COMMANDS = ["demo", "pack", "train", "evaluate", "search", "classify", "embed", "compare"]
+COMMANDS += ["interpolate", "export", "card", "push", "mteb", "cache", "plugins", "recipes"]
 SUBCOMMANDS = [["recipes", "show"], ["recipes", "schema"]]
 
 
