@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 ROOT = Path(__file__).parents[1]
 SEEDS = (0, 1, 2)
+OTHER_WORDS = "## In other words\n"
+"""Begins what `other_words.py` writes on the page."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,8 @@ def write(output: Path, page: Path) -> None:
             missing.append(task.recipe)
     if missing:
         table += ["", f"Not run yet, or not in both variants: {', '.join(missing)}."]
-    page.write_text(head + "\n" + "\n".join(table) + "\n", "utf-8")
+    rest = page.read_text("utf-8").partition(OTHER_WORDS)[2]
+    page.write_text(head + "\n" + "\n".join(table) + "\n\n" + OTHER_WORDS + rest, "utf-8")
 
 
 def main() -> None:
