@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from omnialign.building import build
 from omnialign.contract import Segment
 from omnialign.errors import ModalityError, OmniAlignError, ReadError
 from omnialign.recipe import parse_recipe
-from omnialign.space import SharedSpace, build
+from omnialign.space import SharedSpace
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")
