@@ -6,7 +6,13 @@ from collections.abc import Mapping
 
 from omnialign import hookimpl
 
-ENCODERS: Mapping[str, Mapping[str, str]] = {}
+ENCODERS: Mapping[str, Mapping[str, str]] = {
+    "audio": {"transformers": "omnialign_pretrained.audio:PretrainedAudio"},
+    "image": {"transformers": "omnialign_pretrained.image:PretrainedImage"},
+    "protein": {"transformers": "omnialign_pretrained.protein:PretrainedProtein"},
+    "text": {"transformers": "omnialign_pretrained.text:PretrainedText"},
+    "video": {"transformers": "omnialign_pretrained.video:PretrainedVideo"},
+}
 """By modality, then by name."""
 
 FORMATS: Mapping[str, str] = {}
