@@ -213,6 +213,7 @@ class SharedSpace(nn.Module):
         *,
         modality: str | None = None,
         templates: Sequence[str] = ("{}",),
+        independent: bool = False,
     ) -> dict[str, float]:
         """Probabilities of labels in words, best first.
 
@@ -221,15 +222,26 @@ class SharedSpace(nn.Module):
             labels: descriptions; each is put into every template and the prompts are averaged.
             modality: of the item; decided by the plugins if None.
             templates: prompts with `{}`.
+            independent: each label yes or no by itself, where otherwise one of them is right; for
+                pairs trained with the sigmoid loss.
         """
         if isinstance(labels, str) or len(set(labels)) < 2 or len(set(labels)) < len(labels):
             raise OmniAlignError(f"classify wants two or more different labels; got {labels!r}")
         name, readable = self._decide(item, modality)
+        bias = self.logit_bias(name, self.words)
+        if independent and bias is None:
+            raise OmniAlignError(
+                f"classify: {name} and {self.words} have no bias, so labels are not independent; "
+                "leave `independent` out, or train the pair with loss = 'sigmoid'"
+            )
         prompts = self.embed_prompts(labels, templates)
         logits = self.logit_scale(name, self.words).detach().cpu() * (
             self.embed_known([readable], [name]) @ prompts.T
         )
-        chances = logits.softmax(-1)[0]
+        if independent and bias is not None:
+            chances = (logits + bias.detach().cpu()).sigmoid()[0]
+        else:
+            chances = logits.softmax(-1)[0]
         order: list[int] = chances.argsort(descending=True).tolist()
         return {labels[i]: float(chances[i]) for i in order}
 

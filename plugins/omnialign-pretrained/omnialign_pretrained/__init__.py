@@ -15,7 +15,7 @@ ENCODERS: Mapping[str, Mapping[str, str]] = {
 }
 """By modality, then by name."""
 
-FORMATS: Mapping[str, str] = {}
+FORMATS: Mapping[str, str] = {"hf": "omnialign_pretrained.aligned:read_aligned"}
 """By scheme."""
 
 

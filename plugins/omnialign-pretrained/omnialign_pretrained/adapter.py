@@ -18,7 +18,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from omnialign import Encoder, ModelError
-from omnialign_pretrained.checkpoint import Origin, read_config, read_processor, read_whole
+from omnialign_pretrained.checkpoint import (
+    Origin,
+    read_config,
+    read_processor,
+    read_whole,
+    save_code,
+)
 from omnialign_pretrained.families import OWN, STILL, Pooling, family_of
 from omnialign_pretrained.parts import Part, find_part
 from omnialign_pretrained.pooling import AttentionPool, pool, tokens_of
@@ -53,7 +59,7 @@ class PretrainedEncoder(Encoder):
         self.options = options
         config, origin = read_config(origin)
         part = find_part(origin, config, self.modality, pooling)
-        processor = read_processor(origin, self.processors, f"the {self.preparation}")
+        processor = read_processor(origin, self._processors(config), f"the {self.preparation}")
         whole = read_whole(origin, config, part.keep, part.without)
         self._take(origin, part, processor, whole)
 
@@ -63,6 +69,7 @@ class PretrainedEncoder(Encoder):
         self.width = part.width
         self.num_marks = part.num_marks
         self.config = whole.config
+        self.kind: Any = type(whole)
         self.processor = processor
         self.model = whole if part.pooling == "projected" else whole.get_submodule(part.path)
         self.attention = AttentionPool(part.width) if part.pooling == "attention" else None
@@ -72,6 +79,12 @@ class PretrainedEncoder(Encoder):
             if idle & {*name.split(".")}:
                 parameter.requires_grad_(False)
         self._prepare(part.settings)
+
+    @classmethod
+    def _processors(cls, config: Any) -> Sequence[Any]:
+        """`processors`, in the order in which a model of this configuration is asked for them."""
+        del config
+        return cls.processors
 
     @abstractmethod
     def _prepare(self, settings: Any) -> None:
@@ -95,11 +108,11 @@ class PretrainedEncoder(Encoder):
         else:
             output = self.model(**inputs)
         if self.pooling in OWN:
-            pooled = getattr(output, "pooler_output", output)
-            if not isinstance(pooled, Tensor):
+            pooled = getattr(output, "pooler_output", None)
+            if not isinstance(pooled, Tensor) or pooled.shape[1:].numel() != self.width:
                 raise ModelError(
-                    f"'{self.origin.model}': a {self.config.model_type} model has no pooler of its "
-                    "own; choose another pooling: mean, max, attention"
+                    f"'{self.origin.model}': a {self.config.model_type} model has no vector of its "
+                    f"own for pooling '{self.pooling}'; choose another: mean, max, attention"
                 )
             return pooled.flatten(1)
         x = tokens_of(output.last_hidden_state)
@@ -117,6 +130,7 @@ class PretrainedEncoder(Encoder):
 
     def save_files(self, folder: Path) -> None:
         """The configuration, the processor, and where the model came from."""
+        save_code(self.kind, self.config, folder)
         self.config.save_pretrained(folder)
         self.processor.save_pretrained(folder)
         record = {
@@ -135,7 +149,7 @@ class PretrainedEncoder(Encoder):
         trusted = options["trust_remote_code"]
         config, here = read_config(Origin(str(folder), None, trusted))
         part = find_part(here, config, cls.modality, record["pooling"])
-        processor = read_processor(here, cls.processors, f"the {cls.preparation}")
+        processor = read_processor(here, cls._processors(config), f"the {cls.preparation}")
         encoder = cls.__new__(cls)
         nn.Module.__init__(encoder)
         encoder.options = {k: v for k, v in options.items() if k not in ORIGIN}

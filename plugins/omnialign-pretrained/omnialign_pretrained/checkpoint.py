@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from logging import CRITICAL
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig
-from transformers.dynamic_module_utils import get_class_from_dynamic_module
+from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import logging
 
 from omnialign import ModelError
 from omnialign_pretrained.families import SETTINGS, STILL
 
-FAULTS = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError)
+FAULTS = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    ImportError,
+    RuntimeError,
+    UnpicklingError,
+    SafetensorError,
+)
 """What `transformers` raises for a checkpoint that is missing, damaged or of another kind."""
+REMOTE = "transformers_modules."
+"""How the names begin of modules that came with a model."""
 LEFT_OVER = ("position_ids", "inv_freq", "position_embeddings.weight", "relative_position_index")
 """How the names end of what old checkpoints hold, and models now compute or do not use."""
 
@@ -122,6 +134,14 @@ def model_class(config: Any, origin: Origin) -> Any:
     return next((named[n] for n in config.architectures or () if n in named), kind[0])
 
 
+def save_code(kind: Any, config: Any, folder: Path) -> None:
+    """Writes the code of a model's class, where that came with the model, and names it there."""
+    if kind.__module__.startswith(REMOTE):
+        custom_object_save(kind, folder)
+        named = {**config.auto_map, "AutoModel": config.auto_map["AutoModel"].rpartition("--")[2]}
+        config.auto_map = named
+
+
 def outline(config: Any, origin: Origin) -> Any:
     """The whole model without values, to look at. Raises `ModelError`."""
     kind = model_class(config, origin)
@@ -175,6 +195,7 @@ def _cut(kind: Any, keep: Collection[str], without: Collection[str]) -> Any:
     def build(self: Any, config: Any, *args: Any, **options: Any) -> None:
         kind.__init__(self, config, *args, **options)
         _prune(self, [path.split(".") if path else [] for path in keep])
+        self._is_hf_initialized = False
         for path in without:
             parent, _, child = path.rpartition(".")
             setattr(self.get_submodule(parent), child, None)
@@ -182,7 +203,12 @@ def _cut(kind: Any, keep: Collection[str], without: Collection[str]) -> Any:
         tied = self.all_tied_weights_keys.items()
         self.all_tied_weights_keys = {a: b for a, b in tied if {a, b} <= weights}
 
-    return type(kind.__name__, (kind,), {"__init__": build, "__module__": kind.__module__})
+    def initialise(self: Any, module: Any) -> None:
+        with suppress(AttributeError):  # of a member that was not kept
+            kind._init_weights(self, module)
+
+    changed = {"__init__": build, "_init_weights": initialise, "__module__": kind.__module__}
+    return type(kind.__name__, (kind,), changed)
 
 
 def _prune(module: Any, paths: Sequence[Sequence[str]]) -> None:

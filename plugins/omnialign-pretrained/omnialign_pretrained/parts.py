@@ -51,7 +51,8 @@ def find_part(origin: Origin, config: Any, modality: str, pooling: Pooling | Non
     part = None if path is None else whole.get_submodule(path)
     main_input = getattr(part, "main_input_name", whole.main_input_name)
     if path is None or part is None or not _takes(config.model_type, main_input, modality):
-        towers = [m for m in TOWERS if _path(config, family, m, names)]
+        has_towers = bool(set(names) & set(TOWERS.values()))
+        towers = [m for m in TOWERS if has_towers and _path(config, family, m, names)]
         raise ModelError(
             f"'{origin.model}' does not encode {modality}: a {config.model_type} model "
             + (f"has towers of {', '.join(towers)}" if towers else f"takes {main_input}")
@@ -125,7 +126,7 @@ def _num_marks(part: Any, settings: Any, has_class_token: bool) -> int:
 
 
 def _width(config: Any, settings: Any, pooling: str, family: Family, modality: str) -> int:
-    if pooling == "projected":
+    if pooling == "projected" and hasattr(config, "projection_dim"):
         return config.projection_dim
     if pooling == "model" and modality in family.widths:
         return getattr(settings, family.widths[modality])

@@ -83,13 +83,12 @@ class PretrainedProtein(PretrainedEncoder):
             for r in RESIDUES
         ]
         unknown = found[RESIDUES.index("X")]
-        lacking = [r for r, i in zip(RESIDUES, found, strict=True) if i is None]
-        if unknown is None or set(lacking) & set(AMINO_ACIDS):
-            raise ModelError(
-                f"'{self.origin.model}' does not read proteins: the vocabulary of this "
-                f"{settings.model_type} model lacks {', '.join(lacking)}"
-            )
         marked: list[int] = tokenizer(RESIDUES[0])["input_ids"]
+        if unknown is None or None in found[: len(AMINO_ACIDS)] or found[0] not in marked:
+            raise ModelError(
+                f"'{self.origin.model}' does not read proteins: the tokenizer of this "
+                f"{settings.model_type} model has no token for each amino acid"
+            )
         place = [i == found[0] for i in marked].index(True)
         self.before, self.after = tuple(marked[:place]), tuple(marked[place + 1 :])
         longest = most_tokens(settings, tokenizer) - len(marked) + 1

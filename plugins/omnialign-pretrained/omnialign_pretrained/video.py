@@ -5,6 +5,7 @@ Axes: T frames of a clip, F frames taken, H height, V breadth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -15,7 +16,7 @@ from transformers import AutoImageProcessor, AutoVideoProcessor
 from omnialign import ModelError
 from omnialign_pretrained.adapter import PretrainedEncoder, first, settings_hash, stack
 from omnialign_pretrained.checkpoint import Origin
-from omnialign_pretrained.families import Pooling
+from omnialign_pretrained.families import MOVING, Pooling
 
 USUAL_FRAMES = 16
 """Of a model that takes any number."""
@@ -91,6 +92,11 @@ class PretrainedVideo(PretrainedEncoder):
         super().__init__()
         origin = Origin(model, revision, trust_remote_code)
         self._load(origin, pooling, num_frames=num_frames, clip_seconds=clip_seconds)
+
+    @classmethod
+    def _processors(cls, config: Any) -> Sequence[Any]:
+        """Models older than video processors were made with those of images."""
+        return cls.processors[::-1] if config.model_type in MOVING else cls.processors
 
     def _prepare(self, settings: Any) -> None:
         clip_seconds, wanted = self.options["clip_seconds"], self.options["num_frames"]

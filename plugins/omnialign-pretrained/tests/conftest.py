@@ -107,7 +107,7 @@ def clap(fused: bool) -> tuple[Any, ...]:
         frequency_max=4000,
         truncation="fusion" if fused else "rand_trunc",
     )
-    return "ClapConfig", "ClapModel", settings, extractor, letters
+    return "ClapConfig", "ClapModel", settings, extractor, tokens(model_max_length=59)
 
 
 def clip(kind: str, **text: Any) -> tuple[Any, ...]:
@@ -319,7 +319,8 @@ def make(name: str, folder: Path) -> str:
     made = getattr(transformers, model)(getattr(transformers, config)(**settings))
     with torch.no_grad():
         for parameter in made.parameters():  # so that no part is negligible, or the same for all
-            parameter += 0.05 * torch.randn_like(parameter)
+            if parameter.ndim:
+                parameter += 0.05 * torch.randn_like(parameter)
     made.save_pretrained(folder)
     for save in processors:
         save(folder)
