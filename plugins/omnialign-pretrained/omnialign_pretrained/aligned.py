@@ -65,7 +65,7 @@ def read_aligned(
         max(dims, default=1),
         towers,
         dict.fromkeys(pairs, _scale(rest, config)),
-        {} if bias is None else dict.fromkeys(pairs, float(bias)),
+        {} if bias is None else dict.fromkeys(pairs, float(bias.detach())),
     )
 
 
