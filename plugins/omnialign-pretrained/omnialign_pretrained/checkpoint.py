@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig
 from transformers.dynamic_module_utils import custom_object_save, get_class_from_dynamic_module
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
-from transformers.utils import logging
+from transformers.utils import CONFIG_NAME, logging
+from transformers.utils.hub import cached_file, extract_commit_hash
 
 from omnialign import ModelError
 from omnialign_pretrained.families import SETTINGS, STILL
@@ -95,9 +96,10 @@ def read_config(origin: Origin) -> tuple[Any, Origin]:
     try:
         with quietly():
             config: Any = AutoConfig.from_pretrained(origin.model, **origin.settings)
+            file = cached_file(origin.model, CONFIG_NAME, revision=origin.revision)
     except FAULTS as error:
         raise origin.error("the configuration", error) from None
-    commit = getattr(config, "_commit_hash", None) or origin.revision
+    commit = extract_commit_hash(file, None) or origin.revision
     return config, Origin(origin.model, commit, origin.trust_remote_code)
 
 

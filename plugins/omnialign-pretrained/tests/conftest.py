@@ -56,7 +56,19 @@ SWIN = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
 }
+MODERN = {"model_type": "modernbert", **SIZES, **WORDS, **MARK_IDS}
 PERCEPTION = {**SIZES, "num_key_value_heads": 2, "head_dim": 16}
+CODEC = {"encoder_hidden_size": 8, "hidden_size": 32, "downsampling_ratios": [2, 4]}
+PERCEIVED_AUDIO = {**PERCEPTION, "dac_config": {**CODEC, "codebook_dim": 8}}
+FRAME_MODEL = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2}
+PERCEIVED_VIDEO = {
+    **PERCEPTION,
+    "vision_config": {
+        "architecture": "vit_pe_core_tiny_patch16_384",
+        "num_classes": 8,
+        "model_args": {**FRAME_MODEL, "ref_feat_shape": (2, 2)},
+    },
+}
 
 Parts = Mapping[str, Any]
 """The name of a model's class, its settings, and what to save beside it."""
@@ -133,6 +145,8 @@ NAFLEX = saved("Siglip2ImageProcessor", patch_size=16, max_num_patches=16)
 BIT = saved("BitImageProcessor", **CROP)
 DINO = saved("DINOv3ViTImageProcessor", size=SQUARE)
 MAE = saved("VideoMAEImageProcessor", **CROP)
+HEARING = saved("PeAudioFeatureExtractor", sampling_rate=1000, hop_length=8)
+SEEING = saved("PeVideoVideoProcessor", size=SQUARE, do_resize=True)
 HEADS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 CHECKPOINTS: Mapping[str, tuple[Any, ...]] = {
@@ -232,42 +246,30 @@ CHECKPOINTS: Mapping[str, tuple[Any, ...]] = {
     "pe-audio": (
         "PeAudioConfig",
         "PeAudioModel",
-        {
-            "text_config": {"model_type": "modernbert", **SIZES, **WORDS, **MARK_IDS},
-            "audio_config": {
-                **PERCEPTION,
-                "dac_config": {
-                    "encoder_hidden_size": 8,
-                    "hidden_size": 32,
-                    "downsampling_ratios": [2, 4],
-                    "codebook_dim": 8,
-                },
-            },
-        },
-        saved("PeAudioFeatureExtractor", sampling_rate=1000, hop_length=8),
+        {"text_config": MODERN, "audio_config": PERCEIVED_AUDIO},
+        HEARING,
         letters,
     ),
     "pe-video": (
         "PeVideoConfig",
         "PeVideoModel",
+        {"text_config": MODERN, "video_config": PERCEIVED_VIDEO},
+        SEEING,
+        letters,
+    ),
+    "pe-audio-video": (
+        "PeAudioVideoConfig",
+        "PeAudioVideoModel",
         {
-            "text_config": {"model_type": "modernbert", **SIZES, **WORDS, **MARK_IDS},
-            "video_config": {
+            "text_config": MODERN,
+            "audio_video_config": {
                 **PERCEPTION,
-                "vision_config": {
-                    "architecture": "vit_pe_core_tiny_patch16_384",
-                    "num_classes": 8,
-                    "model_args": {
-                        "img_size": 32,
-                        "embed_dim": 32,
-                        "depth": 1,
-                        "num_heads": 2,
-                        "ref_feat_shape": (2, 2),
-                    },
-                },
+                "audio_config": PERCEIVED_AUDIO,
+                "video_config": PERCEIVED_VIDEO,
             },
         },
-        saved("PeVideoVideoProcessor", size=SQUARE, do_resize=True),
+        HEARING,
+        SEEING,
         letters,
     ),
     "bert": ("BertConfig", "BertModel", {**SIZES, **WORDS}, letters),

@@ -155,6 +155,27 @@ def test_no_folder_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         oa.load("hf:nobody/such-model@v1")
 
 
+def test_the_commit_of_a_hub_name_is_recorded(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that was downloaded once, and no network."""
+    commit, kept = "0123456789abcdef" * 2 + "01234567", tmp_path / "models--some--model"
+    shutil.copytree(checkpoint("bert"), kept / "snapshots" / commit)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    encoder = PretrainedText("some/model")
+    files = tmp_path / "files"
+    files.mkdir()
+    encoder.save_files(files)
+    record = json.loads((files / "pretrained.json").read_text())
+    assert record == {"model": "some/model", "revision": commit, "pooling": "mean"}
+    assert PretrainedText.from_files(files, model="some/model").origin.revision == commit
+    pinned = PretrainedText("some/model", revision=commit)
+    assert features(pinned, TEXTS).equal(features(encoder, TEXTS))
+
+
 def test_the_wrong_modality_or_pooling(checkpoint: Checkpoint) -> None:
     for kind, name, reason in (
         (PretrainedImage, "bert", "does not encode image: a bert model takes input_ids"),

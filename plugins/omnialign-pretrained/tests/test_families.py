@@ -15,8 +15,10 @@ from omnialign_pretrained.aligned import KINDS
 from omnialign_pretrained.protein import PretrainedProtein
 from omnialign_video import Clip
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoFeatureExtractor,
     AutoImageProcessor,
     AutoModel,
@@ -180,6 +182,7 @@ AUDIO = {
     ("wav2vec2-large", None): of_audio(mean),
     ("hubert", None): of_audio(mean),
     ("pe-audio", None): of_audio(lambda m, x: own(m.audio_encoder, x)),
+    ("pe-audio-video", None): of_audio(lambda m, x: own(m.audio_model.audio_encoder, x)),
 }
 VIDEO = {
     ("videomae", None): of_video(AutoImageProcessor, mean),
@@ -187,7 +190,10 @@ VIDEO = {
     ("vjepa2", None): of_video(AutoVideoProcessor, lambda m, x: mean(m.encoder, x)),
     ("xclip", None): of_video(AutoImageProcessor, features("video")),
     ("pe-video", None): of_video(
-        AutoVideoProcessor, lambda m, x: own(m.video_encoder, {"pixel_values_videos": x[PIXELS]})
+        AutoVideoProcessor, lambda m, x: own(m.video_encoder, {PIXELS: x[PIXELS]})
+    ),
+    ("pe-audio-video", None): of_video(
+        AutoVideoProcessor, lambda m, x: own(m.video_model.video_encoder, {PIXELS: x[PIXELS]})
     ),
 }
 PIXELS = "pixel_values_videos"
@@ -207,7 +213,20 @@ CASES = [
     )
     for (name, pooling), reference in cases.items()
 ]
-OPTIONS = {"pe-video": {"num_frames": 4}, "esm2": {"max_residues": 200}, "pe-audio": {}}
+OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
+    ("video", "pe-video"): {"num_frames": 4},
+    ("video", "pe-audio-video"): {"num_frames": 4},
+    ("protein", "esm2"): {"max_residues": 200},
+}
+
+
+def original(folder: str) -> Any:
+    config = AutoConfig.from_pretrained(folder)
+    if config.model_type != "pe_audio_video":
+        return AutoModel.from_pretrained(folder).eval()
+    model = AutoModel.from_config(config).eval()  # its from_pretrained fails on a tied buffer
+    model.load_state_dict(load_file(f"{folder}/model.safetensors"), strict=False)
+    return model
 
 
 def built(modality: str, folder: str, **options: Any) -> PretrainedEncoder:
@@ -238,10 +257,10 @@ def test_features_are_those_of_the_original(
     reference: Reference,
 ) -> None:
     folder = checkpoint(name)
-    options = {"pooling": pooling, **(OPTIONS.get(name, {}) if modality != "text" else {})}
+    options = {"pooling": pooling, **OPTIONS.get((modality, name), {})}
     encoder = built(modality, folder, **options)
     samples = samples_of(encoder)
-    model = AutoModel.from_pretrained(folder).eval()
+    model = original(folder)
     wanted = torch.cat([reference(model, folder, sample) for sample in samples])
     assert wanted.std(0).max() > 1e-4, "the reference cannot tell samples apart"
     alone = torch.cat([encoded(encoder, [sample]) for sample in samples])
