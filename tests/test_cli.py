@@ -346,13 +346,12 @@ class TestQueries:
         assert "is not a folder" in failure(missing)
 
     def test_classify(self, run: Run) -> None:
-        chances = run(
-            "classify", "gallery/rising.toy", "rising", "falling", "--model", "run", "--json"
-        ).json["labels"]
+        plain = ("classify", "gallery/rising.toy", "rising", "falling", "--model", "run")
+        chances = run(*plain, "--json").json["labels"]
         assert set(chances) == {"rising", "falling"}
         assert sum(chances.values()) == pytest.approx(1)
-        table = run("classify", "gallery/rising.toy", "rising", "falling", "--model", "run")
-        assert "probability" in table.out
+        assert "probability" in run(*plain).out
+        assert "have no bias" in failure(run(*plain, "--independent"))
 
     def test_classify_something_else(self, run: Run) -> None:
         nobody = run("classify", "gallery/notes.doc", "rising", "falling", "--model", "run")

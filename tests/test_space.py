@@ -174,6 +174,20 @@ class TestQueries:
         with pytest.raises(OmniAlignError, match="two or more different labels"):
             space.classify(folder / "3.toy", [])
 
+    def test_labels_that_are_independent(self, folder: Path) -> None:
+        table = toy.recipe()
+        table["pairs"][0]["loss"] = "sigmoid"
+        space, item = build(parse_recipe(table)), folder / "3.toy"
+        with torch.no_grad():
+            space.logit_biases["toy_signal-toy_words"].fill_(-2)
+        chances = space.classify(item, ["rising", "falling"], independent=True)
+        scale = space.logit_scale("toy_signal", "toy_words").item()
+        for label, chance in chances.items():
+            logit = scale * space.similarity(item, label) - 2
+            assert chance == pytest.approx(torch.tensor(logit).sigmoid().item(), abs=1e-5)
+        with pytest.raises(OmniAlignError, match="toy_signal and toy_words have no bias"):
+            make().classify(item, ["rising", "falling"], independent=True)
+
     def test_prompts_are_averaged(self) -> None:
         space = make()
         templates = ["a {}", "the {} signal"]

@@ -67,6 +67,9 @@ def classify(
     labels: Annotated[list[str], typer.Argument(help="Two or more descriptions.")],
     model: Model,
     modality: Annotated[str | None, typer.Option(help="Of the item.")] = None,
+    independent: Annotated[
+        bool, typer.Option("--independent", help="Each label yes or no by itself.")
+    ] = False,
     dim: Dim = None,
     json: Json = False,
 ) -> None:
@@ -76,7 +79,8 @@ def classify(
     """
     import omnialign as oa
 
-    chances = oa.load(model, dim=dim).classify(item, labels, modality=modality)
+    space = oa.load(model, dim=dim)
+    chances = space.classify(item, labels, modality=modality, independent=independent)
     if json:
         print_json({"item": item, "labels": chances})
     else:

@@ -151,9 +151,9 @@ class RunFolder:
         with self.writing("what the towers are"):
             save_towers(space, self._towers)
 
-    def load_towers(self) -> SharedSpace:
+    def load_towers(self, recipe: Recipe) -> SharedSpace:
         """The space of this run, with fresh weights; raises `ModelError`."""
-        return load_towers(self._towers)
+        return load_towers(self._towers, trust_remote_code=trusts(recipe))
 
     def save_model(self, space: SharedSpace) -> None:
         with self.writing("the trained model"):
@@ -250,3 +250,9 @@ def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
             for key, value in _flat(entry, f"{prefix}{name}.").items()
         }
     return {prefix.rstrip("."): table}
+
+
+def trusts(recipe: Recipe) -> bool:
+    """Whether a tower of the recipe may run code that comes with a model."""
+    encoders = [tower.encoder for tower in recipe.towers.values() if tower.encoder]
+    return any(encoder.options.get("trust_remote_code") for encoder in encoders)

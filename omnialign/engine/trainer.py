@@ -30,7 +30,7 @@ from omnialign.engine.memory import freed_memory_kept, is_out_of_memory
 from omnialign.engine.micro_batches import MicroBatches
 from omnialign.engine.objective import Objective, PairMetrics, StepBatches, StepKey
 from omnialign.engine.optimizer import WeightAverage, build_optimizer, learning_rate, rate_scales
-from omnialign.engine.run_folder import RunFolder, damaged
+from omnialign.engine.run_folder import RunFolder, damaged, trusts
 from omnialign.engine.sharding import clip_gradients, shard, shards, whole
 from omnialign.errors import ModelError, OmniAlignError, RecipeError, TrainingError
 from omnialign.model_folder import load
@@ -106,7 +106,8 @@ class _Run:
     def __call__(self) -> SharedSpace:
         train = self.recipe.train
         if self.first_step >= train.num_steps and (self.folder.path / "config.json").is_file():
-            return load(self.folder.path, self.accelerator.device)
+            trusted = trusts(self.recipe)
+            return load(self.folder.path, self.accelerator.device, trust_remote_code=trusted)
         self._prepare()
         self.started = time.perf_counter()
         due = False
@@ -124,7 +125,7 @@ class _Run:
         recipe, train, accelerator = self.recipe, self.recipe.train, self.accelerator
         check_held_out(recipe)
         torch.manual_seed(recipe.seed)
-        self.space = space = self.folder.load_towers() if self.first_step else self._build()
+        self.space = space = self.folder.load_towers(recipe) if self.first_step else self._build()
         self.adapters = Adapters(space, recipe)
         group = dist.group.WORLD if accelerator.num_processes > 1 else None
         bf16 = _bf16(train.precision, self.device)
@@ -327,7 +328,7 @@ class _Run:
             self.adapters.merge()
             return self.space
         weights = {name: whole(tensor).cpu() for name, tensor in self.space.state_dict().items()}
-        space = self.folder.load_towers()
+        space = self.folder.load_towers(self.recipe)
         adapters = Adapters(space, self.recipe)
         space.load_state_dict(weights)
         adapters.merge()

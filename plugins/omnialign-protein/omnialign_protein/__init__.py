@@ -36,7 +36,6 @@ class Protein(Modality[str]):
     encoders: ClassVar = {
         "conv": "omnialign_protein.conv:ConvProtein",
         "transformer": "omnialign_protein.transformer:TransformerProtein",
-        "esm": "omnialign_protein.esm:EsmProtein",
     }
     default_encoder = "conv"
 

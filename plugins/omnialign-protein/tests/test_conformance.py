@@ -23,32 +23,3 @@ class TestProtein(ModalityConformance):
                 ">ubiquitin\nMQIFVKTLTGKTITLEVEPSDTIENVKAKIQDKEGIPPDQQ\nRLIFAGKQLEDGR\n"
             )
         return paths
-
-    def checkpoint_options(self, encoder: str, folder: Path) -> Mapping[str, Any] | None:
-        return tiny_esm(folder) if encoder == "esm" else None
-
-
-def tiny_esm(folder: Path) -> Mapping[str, Any]:
-    """An ESM-2 of a few thousand weights with the family's vocabulary, saved in `folder`."""
-    import torch
-    from transformers import EsmConfig, EsmModel, EsmTokenizer
-
-    tokens = ["<cls>", "<pad>", "<eos>", "<unk>", *"LAGVSERTIDPKQNFYMHWCXBUZO.-", "<mask>"]
-    (folder / "vocab.txt").write_text("\n".join(tokens))
-    EsmTokenizer(str(folder / "vocab.txt")).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = EsmConfig(
-        vocab_size=len(tokens),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=260,
-        pad_token_id=1,
-        mask_token_id=tokens.index("<mask>"),
-        position_embedding_type="rotary",
-        token_dropout=True,
-        emb_layer_norm_before=False,
-    )
-    EsmModel(config).save_pretrained(folder)
-    return {"model": str(folder), "max_residues": 200}

@@ -48,7 +48,6 @@ class Text(Modality[str]):
     encoders: ClassVar = {
         "transformer": "omnialign_text.transformer:TransformerText",
         "ngrams": "omnialign_text.ngrams:NGramText",
-        "transformers": "omnialign_text.pretrained:PretrainedText",
     }
     default_encoder = "transformer"
 
