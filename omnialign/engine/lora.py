@@ -56,7 +56,8 @@ def _adapt(encoder: nn.Module, modality: str, lora: Lora) -> Any:
         target_modules=targets,
     )
     try:
-        model = LoraModel(encoder, config, "default")
+        # in a module of no kind: peft takes one with a `config` for a whole model of transformers
+        model = LoraModel(nn.ModuleDict({"encoder": encoder}), config, "default")
     except ValueError as error:
         raise RecipeError(
             f"{where}: {error}; the encoder has the layers {_some(_adaptable(encoder))}"
