@@ -1,3 +1,5 @@
+"""The conformance kit on a model of each modality; the rest of the kinds are slow."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
@@ -41,6 +43,7 @@ class TestText(Pretrained):
     checkpoint_name = "bert"
 
 
+@pytest.mark.slow
 class TestPaddedText(TestText):
     checkpoint_name = "siglip"
 
@@ -51,6 +54,7 @@ class TestImage(Pretrained):
     checkpoint_name = "dinov2"
 
 
+@pytest.mark.slow
 class TestImageOfAnyShape(TestImage):
     checkpoint_name = "siglip2-naflex"
 
@@ -61,16 +65,19 @@ class TestAudio(Pretrained):
     checkpoint_name = "wav2vec2"
 
 
+@pytest.mark.slow
 class TestSpectrogram(TestAudio):
     checkpoint_name = "ast"
 
 
+@pytest.mark.slow
 class TestVideo(Pretrained):
     modality = VideoModality()
     encoders = {"transformers": ENCODERS["video"]["transformers"]}  # noqa: RUF012
     checkpoint_name = "vjepa2"
 
 
+@pytest.mark.slow
 class TestProtein(Pretrained):
     modality = Protein()
     encoders = {"transformers": ENCODERS["protein"]["transformers"]}  # noqa: RUF012
