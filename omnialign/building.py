@@ -22,11 +22,14 @@ def build(recipe: Recipe, start: SharedSpace | None = None) -> SharedSpace:
     """A space as a (checked) recipe describes it, with fresh or pretrained encoders.
 
     `start` is the model that the recipe starts from. It gives the towers whose encoder the recipe
-    leaves open, whole.
+    leaves open, whole, and the temperatures of pairs of its own that stay.
     """
     towers: dict[str, Tower] = {}
+    paired = {m for pair in recipe.pairs for m in pair.modalities}
     for name in recipe.modalities():
         wanted = recipe.tower(name)
+        if start is not None and name not in paired:
+            start.tower(name)
         if wanted.encoder is None and start is not None and name in start.modalities:
             towers[name] = _given(name, recipe, start)
             continue
@@ -44,13 +47,20 @@ def build(recipe: Recipe, start: SharedSpace | None = None) -> SharedSpace:
             projection=wanted.projection,
             long_input=wanted.long_input,
         )
+    pairs = {pair.modalities: pair.temperature for pair in recipe.pairs}
+    biased = [pair.modalities for pair in recipe.pairs if pair.loss == "sigmoid"]
+    trained = {pair_key(*pair) for pair in pairs}
+    if start is not None:
+        stays = [p for p in start.pairs if towers.keys() >= set(p) and pair_key(*p) not in trained]
+        pairs |= {pair: 1 / start.logit_scale(*pair).item() for pair in stays}
+        biased += [pair for pair in stays if start.logit_bias(*pair) is not None]
     return SharedSpace(
         towers,
         recipe.space.dim,
-        {pair.modalities: pair.temperature for pair in recipe.pairs},
+        pairs,
         shared_temperature=recipe.space.shared_temperature,
         matryoshka=recipe.space.matryoshka,
-        biased_pairs=[pair.modalities for pair in recipe.pairs if pair.loss == "sigmoid"],
+        biased_pairs=biased,
     )
 
 

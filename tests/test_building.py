@@ -13,6 +13,7 @@ from omnialign.building import build_encoder
 from omnialign.contract import AlignedModel, AlignedTower, hookimpl
 from omnialign.engine import train
 from omnialign.errors import ModalityError, ModelError, RecipeError
+from omnialign.evaluation import evaluate
 from omnialign.recipe import parse_recipe
 from omnialign.registry import Registry
 from omnialign.testing import toy
@@ -126,6 +127,40 @@ class TestFormats:
         longer = {**table, "train": {**table["train"], "num_steps": 4}}
         again = train(parse_recipe(longer), tmp_path / "run", resume=True)
         assert again.embed(words, "toy_words").equal(anchor.embed(words, "toy_words"))
+
+    def test_its_other_towers_come_along(self, tmp_path: Path) -> None:
+        table = toy.recipe(num_steps=3)
+        table |= {
+            "start_from": "made:known",
+            "towers": {"toy_words": {"frozen": "tower"}, "toy_signal": {"frozen": "tower"}},
+            "pairs": [{"modalities": ["toy_echo", "toy_words"], "train": "rows"}],
+            "evaluations": [
+                {"task": "retrieval", "modalities": ["toy_signal", other], "rows": "unseen"}
+                for other in ("toy_echo", "toy_words")
+            ],
+        }
+        space = train(parse_recipe(table), tmp_path / "run")
+        anchor, again = oa.load("made:known"), oa.load(tmp_path / "run")
+        for found in (space, again):
+            assert found.modalities == ["toy_echo", "toy_words", "toy_signal"]
+            own = found.embed(SIGNALS, "toy_signal")
+            assert own.equal(anchor.embed(SIGNALS, "toy_signal"))
+            assert found.logit_scale("toy_words", "toy_signal").item() == pytest.approx(20)
+            assert found.logit_bias("toy_words", "toy_signal") == -3
+        tasks = evaluate(again, parse_recipe(table))["tasks"]
+        assert [(t["name"], t["emergent"]) for t in tasks] == [
+            ("toy_signal-toy_echo", True),
+            ("toy_signal-toy_words", False),
+        ]
+
+    def test_a_tower_that_it_lacks_cannot_come_along(self, tmp_path: Path) -> None:
+        table = toy.recipe() | {"start_from": "made:known"}
+        table["towers"] = {"toy_echo": {"frozen": "tower"}}
+        with pytest.raises(ModalityError, match="no modality 'toy_echo'; it has: toy_signal"):
+            train(parse_recipe(table), tmp_path / "run")
+        del table["start_from"]
+        with pytest.raises(RecipeError, match=r"toy_echo is in no pair; .*with frozen = 'tower'"):
+            parse_recipe(table)
 
     def test_its_size_and_its_projection_are_its_own(self, tmp_path: Path) -> None:
         table = {**toy.recipe(), "start_from": "made:known", "space": {"dim": 8}}

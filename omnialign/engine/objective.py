@@ -20,6 +20,7 @@ from omnialign.losses import info_nce, sigmoid
 from omnialign.losses.processes import Processes
 from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace
+from omnialign.temperature import pair_key
 from omnialign.tower import prefix
 
 PairMetrics = dict[str, Tensor]
@@ -85,6 +86,11 @@ class Objective(nn.Module):
         for pair in self._pairs:
             if not pair.learn_temperature:
                 space.log_scales.of(*pair.modalities).requires_grad_(False)
+        trained = {pair_key(*pair.modalities) for pair in self._pairs}
+        for key in {pair_key(*pair) for pair in space.pairs} - trained:  # as they were before
+            for scalars in (space.log_scales, space.logit_biases):
+                if key in scalars:
+                    scalars[key].requires_grad_(False)
         self.given_features: frozenset[str] = frozenset()
         """Modalities whose batches hold features in the place of inputs."""
         self._always_eval = {m for m in space.modalities if recipe.tower(m).frozen}

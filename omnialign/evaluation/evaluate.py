@@ -90,7 +90,7 @@ class _Embedder:
         self._space = space
         self._recipe = recipe
         self._progress = progress
-        self._trained = {pair_key(*pair.modalities) for pair in recipe.pairs}
+        self._trained = {pair_key(*pair) for pair in space.pairs}
 
     def retrieval(self, task: Retrieval) -> dict[str, Any]:
         x, y = task.modalities

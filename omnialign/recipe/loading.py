@@ -55,7 +55,8 @@ def _check_against_plugins(recipe: Recipe, name: str, plugins: Registry) -> Reci
     unused = [m for m in recipe.towers if m not in trained]
     if unused:
         raise RecipeError(
-            f"{name}: towers.{unused[0]} is in no pair; {choices(unused[0], trained)}"
+            f"{name}: towers.{unused[0]} is in no pair; {choices(unused[0], trained)}; a tower of "
+            "the model at start_from is kept beside them with frozen = 'tower'"
         )
     towers = {
         m: tower if recipe.start_from and not tower.encoder else complete_tower(m, tower, plugins)

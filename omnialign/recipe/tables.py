@@ -305,8 +305,10 @@ class Recipe(Table):
         return self
 
     def modalities(self) -> list[str]:
-        """All modalities that are trained, in order of appearance."""
-        return list(dict.fromkeys(m for pair in self.pairs for m in pair.modalities))
+        """All modalities of the space: those of the pairs, then towers that are only kept."""
+        paired = [m for pair in self.pairs for m in pair.modalities]
+        kept = [m for m, tower in self.towers.items() if tower.frozen == "tower"]
+        return list(dict.fromkeys([*paired, *(kept if self.start_from else [])]))
 
     def tower(self, modality: str) -> Tower:
         return self.towers.get(modality, Tower())
