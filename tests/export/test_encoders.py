@@ -29,6 +29,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "num_patches": 6,
         "patch_size": 8,
     },
+    "pointcloud/views": {"num_views": 2, "image_options": {"width": 32, "channels": [8, 16]}},
     "protein/conv": {"width": 32, "depth": 1},
     "protein/transformer": {"width": 32, "depth": 1},
     "text/ngrams": {"width": 32},
@@ -80,9 +81,32 @@ def test_every_encoder_that_learns_from_nothing(name: str, format: Format, tmp_p
 
 
 def test_no_encoder_is_left_out() -> None:
-    ours = {f"{m}/{e}" for m in {n.split("/")[0] for n in SMALL} for e in registry().encoders(m)}
-    wants_a_checkpoint = {name for name in ours if name.split("/")[1] in ("esm", "transformers")}
-    assert ours - wants_a_checkpoint <= set(SMALL)
+    modalities = {name.split("/")[0] for name in SMALL}
+    own = {f"{m}/{e}" for m in modalities for e in registry().modality(m).encoders}
+    assert own == set(SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_network_of_timm(format: Format, tmp_path: Path) -> None:
+    done = export_tower(
+        space_of("image", "timm", {"model": "resnet10t"}), "image", format, tmp_path
+    )
+    assert done.description["verification"]["minimum_cosine"] > 0.9999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_pretrained_image_model(format: Format, tmp_path: Path) -> None:
+    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    config = ViTConfig(**sizes, num_attention_heads=2, image_size=32, patch_size=16)
+    ViTModel(config).save_pretrained(tmp_path / "vit")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "vit")
+    space = space_of("image", "transformers", {"model": str(tmp_path / "vit"), "pooling": "cls"})
+    done = export_tower(space, "image", format, tmp_path)
+    assert done.description["verification"]["minimum_cosine"] > 0.9999
 
 
 @pytest.mark.slow
@@ -115,6 +139,6 @@ def test_a_pretrained_protein_model(format: Format, tmp_path: Path) -> None:
         token_dropout=True,
     )
     EsmModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
-    space = space_of("protein", "esm", {"model": str(tmp_path)})
+    space = space_of("protein", "transformers", {"model": str(tmp_path)})
     done = export_tower(space, "protein", format, tmp_path / "exports")
     assert done.description["verification"]["minimum_cosine"] > 0.9999

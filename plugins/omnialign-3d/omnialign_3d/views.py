@@ -132,6 +132,7 @@ class ViewsEncoder(Encoder):
         check_installed(renderer)
         self.image = image
         self.width = image.width
+        self.num_views = num_views
         self.pool = pool
         self.size = SizeEmbedding(image.width) if use_size else None
         num_pixels = round(image.resolution or DEFAULT_PIXELS)
@@ -150,7 +151,7 @@ class ViewsEncoder(Encoder):
             for name, tensor in batch.items()
             if name.startswith(_IMAGE_PREFIX)
         }
-        features = self.image(images.get("", images)).unflatten(0, (len(batch["size"]), -1))
+        features = self.image(images.get("", images)).unflatten(0, (-1, self.num_views))
         pooled = features.amax(1) if self.pool == "max" else features.mean(1)
         return pooled if self.size is None else pooled + self.size(batch["size"])
 
