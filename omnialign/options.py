@@ -67,7 +67,7 @@ def explain(what: str, error: pydantic.ValidationError, model: type[pydantic.Bas
         elif fault["type"] == "union_tag_not_found":
             lines.append(f"{what}: '{where}' wants a key {fault.get('ctx', {})['discriminator']}")
         elif fault["type"] == "value_error":  # of our own, which says the values that count
-            lines.append(f"{what}: {where}: {fault['ctx']['error']}")
+            lines.append(": ".join(filter(None, (what, where, str(fault["ctx"]["error"])))))
         else:
             lines.append(f"{what}: '{where}' is {fault['input']!r}: {fault['msg']}")
     return "\n".join(lines)

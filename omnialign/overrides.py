@@ -28,13 +28,20 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def anchor_paths(table: Any, folder: Path) -> None:
-    """Makes relative values of `path` and `start_from` keys absolute, where they are paths."""
+    """Makes relative values of `path` and `start_from` keys absolute.
+
+    Behind a scheme, a name is a path where it begins with a dot or a tilde: `hf:./clip`.
+    """
     entries = table.items() if isinstance(table, dict) else enumerate(table)
     for key, value in entries:
         if isinstance(value, dict | list):
             anchor_paths(value, folder)
-        elif key in ("path", "start_from") and isinstance(value, str) and not SCHEME.match(value):
-            table[key] = str((folder / Path(value).expanduser()).resolve())
+        elif key in ("path", "start_from") and isinstance(value, str):
+            scheme = SCHEME.match(value)
+            begin = scheme.end() if scheme else 0
+            if not scheme or value[begin:].startswith((".", "~")):
+                path = (folder / Path(value[begin:]).expanduser()).resolve()
+                table[key] = f"{value[:begin]}{path}"
 
 
 def apply_override(table: dict[str, Any], override: str) -> None:

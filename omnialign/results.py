@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 
@@ -14,12 +15,20 @@ def directions(task: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def headlines(results: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """The one estimate of each question that was asked: accuracy, or recall@1 a direction."""
+    """The one estimate of each question that was asked: accuracy, or recall@1 a direction.
+
+    Of questions that are called alike, those after the first have a number.
+    """
     found: dict[str, dict[str, float]] = {}
+
+    def add(name: str, estimate: dict[str, float]) -> None:
+        number = next(n for n in count(1) if (name if n == 1 else f"{name} ({n})") not in found)
+        found[name if number == 1 else f"{name} ({number})"] = estimate
+
     for task in results["tasks"]:
         if task["task"] == "zero_shot":
-            found[f"{task['data']}: {task['name']} accuracy"] = task["accuracy"]
+            add(f"{task['data']}: {task['name']} accuracy", task["accuracy"])
         for a, b in directions(task):
-            kind = "questions" if task["task"] == "queries" else "recall@1"
-            found[f"{task['data']}: {a} → {b} {kind}"] = task[f"{a}_to_{b}"]["recall@1"]
+            asked = task["name"] if task["task"] == "queries" else f"{a} → {b}"
+            add(f"{task['data']}: {asked} recall@1", task[f"{a}_to_{b}"]["recall@1"])
     return found

@@ -16,6 +16,7 @@ def test_paths_start_at_the_folder(tmp_path: Path) -> None:
         "start_from": "runs/x",
         "absolute": {"path": "/there"},
         "home": {"path": "~/rows"},
+        "others": [{"start_from": name} for name in ("hf:user/name", "hf:./clip", "hf:/there")],
         "other": {"path": 3, "paths": "a", "name": "path"},
     }
     anchor_paths(table, tmp_path)
@@ -25,6 +26,10 @@ def test_paths_start_at_the_folder(tmp_path: Path) -> None:
         "start_from": str(tmp_path / "runs" / "x"),
         "absolute": {"path": "/there"},
         "home": {"path": str(Path("~/rows").expanduser())},
+        "others": [
+            {"start_from": name}
+            for name in ("hf:user/name", f"hf:{tmp_path / 'clip'}", "hf:/there")
+        ],
         "other": {"path": 3, "paths": "a", "name": "path"},
     }
 

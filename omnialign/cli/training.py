@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
-from json import dumps
+from json import dumps, loads
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnialign.cli.comparison import measured, print_changes
+from omnialign.cli.comparison import interval, measured, print_changes
 from omnialign.cli.output import (
     Dim,
     Json,
@@ -29,7 +29,7 @@ from omnialign.cli.output import (
 if TYPE_CHECKING:
     from omnialign.engine.diagnostics import StepReport
     from omnialign.engine.frozen import FeatureReport
-    from omnialign.evaluation.guard import Change
+    from omnialign.evaluation.guard import Change, Figures
     from omnialign.recipe import Recipe
     from omnialign.space import SharedSpace
 
@@ -60,6 +60,7 @@ def train(
     checked = load_recipe(recipe, overrides or [])
     if resume and is_main_process() and not any(output.glob("checkpoints/step-*")):
         note(f"no checkpoint in {output}: starting at step 0")
+    before = _before(checked, output) if checked.guard and is_main_process() else {}
     with training_progress() as (show, last):
         from omnialign.engine import train as run
 
@@ -68,7 +69,7 @@ def train(
         )
     if not is_main_process():
         return
-    changes = _changes(checked, space, output)
+    changes = _changes(checked, before, space, output)
     if json:
         print_json(
             {
@@ -89,16 +90,32 @@ def train(
         check(changes, checked.guard.tolerance)
 
 
-def _changes(recipe: Recipe, space: SharedSpace, output: Path) -> list[Change]:
-    """What the guard of a recipe has found; also in `guard.json` of the run."""
-    if recipe.guard is None or recipe.start_from is None:
-        return []
+def _before(recipe: Recipe, output: Path) -> Figures:
+    """What the model at start_from can do; kept in the run, so that one that goes on has it."""
     import omnialign as oa
+    from omnialign.evaluation.guard import shared
 
-    changes = measured(oa.load(recipe.start_from), space, recipe)
-    told = {"tolerance": recipe.guard.tolerance, "changes": [vars(c) for c in changes]}
+    file = output / "before.json"
+    if file.is_file() and any(output.glob("checkpoints/step-*")):
+        return loads(file.read_text("utf-8"))
+    assert recipe.start_from is not None
+    start = oa.load(recipe.start_from)
+    figures = measured(start, recipe, shared(start.modalities, recipe.modalities()))
+    output.mkdir(parents=True, exist_ok=True)
+    file.write_text(dumps(figures, indent=2) + "\n", "utf-8")
+    return figures
+
+
+def _changes(recipe: Recipe, before: Figures, space: SharedSpace, output: Path) -> list[Change]:
+    """What the guard of a recipe has found; also in `guard.json` of the run."""
+    if recipe.guard is None:
+        return []
+    from omnialign.evaluation.guard import changes
+
+    found = changes(before, measured(space, recipe, recipe.modalities()))
+    told = {"tolerance": recipe.guard.tolerance, "changes": [vars(c) for c in found]}
     (output / "guard.json").write_text(dumps(told, indent=2) + "\n", "utf-8")
-    return changes
+    return found
 
 
 @contextmanager
@@ -231,7 +248,4 @@ def print_results(results: dict[str, Any]) -> None:
 
 
 def _interval(estimate: dict[str, float]) -> str:
-    return (
-        f"{percent(estimate['mean'])} [{100 * estimate['low']:.1f}–{100 * estimate['high']:.1f}]"
-        f" chance {percent(estimate['chance'])}"
-    )
+    return f"{interval(estimate)} chance {percent(estimate['chance'])}"

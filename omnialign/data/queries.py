@@ -56,7 +56,7 @@ def read_queries(file: Path) -> list[Query]:
             entry = json.loads(line)
         except ValueError as error:
             raise DataError(f"{place}: no JSON ({error}); a line is one object") from None
-        if not isinstance(entry, dict) or not isinstance(entry.get("query"), str) or len(entry) < 2:
+        if not isinstance(entry, dict) or not _asks(entry):
             raise DataError(
                 f"{place}: wants an object with 'query' and at least one column, as in "
                 f'{{"query": "eggplant", "label": "aubergine"}}; got {line.strip()[:80]}'
@@ -69,6 +69,11 @@ def read_queries(file: Path) -> list[Query]:
     if not found:
         raise DataError(f"queries '{file}' holds no question")
     return list(found.values())
+
+
+def _asks(entry: dict[str, Any]) -> bool:
+    words = entry.get("query")
+    return isinstance(words, str) and bool(words.strip()) and len(entry) > 1
 
 
 def check_held_out(recipe: Recipe) -> None:

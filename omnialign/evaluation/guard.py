@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from omnialign.errors import RecipeError, TrainingError
@@ -10,31 +11,41 @@ from omnialign.recipe import Recipe
 from omnialign.results import headlines
 from omnialign.space import SharedSpace
 
+Figures = Mapping[str, Mapping[str, float]]
+"""By question, its estimate: `mean`, `low`, `high`, `chance`."""
+
 
 @dataclass(frozen=True)
 class Change:
-    """One figure before and after."""
+    """One figure before and after: its estimates."""
 
     question: str
-    before: float
-    after: float
+    before: Mapping[str, float]
+    after: Mapping[str, float]
 
     @property
     def drop(self) -> float:
-        return round(self.before - self.after, 9)
+        return round(self.before["mean"] - self.after["mean"], 9)
 
 
-def compare(
-    before: SharedSpace, after: SharedSpace, recipe: Recipe, progress: Progress | None = None
-) -> list[Change]:
-    """Every figure that both spaces can give on what `recipe` evaluates, side by side.
+def measure(
+    space: SharedSpace, recipe: Recipe, among: Iterable[str], progress: Progress | None = None
+) -> Figures:
+    """Every figure of what `recipe` evaluates, as far as it needs only towers of `among`.
 
     Raises `RecipeError` where there is none.
     """
-    shared = [m for m in before.modalities if m in after.modalities]
-    common = _among(recipe, set(shared))
-    was, now = (headlines(evaluate(space, common, progress)) for space in (before, after))
-    return [Change(question, was[question]["mean"], now[question]["mean"]) for question in was]
+    return headlines(evaluate(space, _among(recipe, set(among)), progress))
+
+
+def changes(before: Figures, after: Figures) -> list[Change]:
+    """The figures that both have, side by side."""
+    return [Change(name, before[name], after[name]) for name in before if name in after]
+
+
+def shared(one: Iterable[str], other: Iterable[str]) -> list[str]:
+    """The modalities of both."""
+    return sorted(set(one) & set(other))
 
 
 def _among(recipe: Recipe, modalities: set[str]) -> Recipe:
@@ -53,13 +64,15 @@ def _among(recipe: Recipe, modalities: set[str]) -> Recipe:
     return recipe.model_copy(update={"pairs": pairs, "evaluations": evaluations})
 
 
-def check(changes: list[Change], tolerance: float) -> None:
+def check(found: Iterable[Change], tolerance: float) -> None:
     """Raises `TrainingError` that names every figure that has dropped by more than `tolerance`."""
-    lost = [change for change in changes if change.drop > tolerance]
+    lost = [change for change in found if change.drop > tolerance]
     if lost:
-        said = "; ".join(f"{c.question} {c.before:.3f} → {c.after:.3f}" for c in lost)
+        said = "; ".join(
+            f"{c.question} {c.before['mean']:.3f} → {c.after['mean']:.3f}" for c in lost
+        )
         raise TrainingError(
-            f"training has destroyed more than the tolerance of {tolerance:g}: {said}. The model "
-            "is kept; train less of it (lora.rank, train.learning_rate, train.num_steps), or find "
-            "one between before and after: omnialign interpolate"
+            f"more is lost than the tolerance of {tolerance:g}: {said}. Train less of the model "
+            "(lora.rank, train.learning_rate, train.num_steps), or find one between before and "
+            "after: omnialign interpolate"
         )

@@ -1,6 +1,7 @@
 """Before and after: what was lost is seen, and fails the command."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import omnialign as oa
 from omnialign.cli.app import app
 from omnialign.engine import train
 from omnialign.errors import RecipeError, TrainingError
-from omnialign.evaluation.guard import Change, check, compare
+from omnialign.evaluation.guard import Change, changes, check, measure, shared
 from omnialign.recipe import parse_recipe, to_toml
+from omnialign.results import headlines
 from omnialign.testing import toy
 
 pytestmark = pytest.mark.usefixtures("toys")
@@ -37,28 +39,44 @@ def table(before: Path, **train: Any) -> dict[str, Any]:
 
 def test_a_model_beside_itself_has_lost_nothing(before: Path) -> None:
     space = oa.load(before)
-    changes = compare(space, space, parse_recipe(table(before)))
-    assert [c.question for c in changes] == [
+    figures = measure(space, parse_recipe(table(before)), space.modalities)
+    same = changes(figures, figures)
+    assert [c.question for c in same] == [
         "unseen: toy_signal → toy_words recall@1",
         "unseen: toy_words → toy_signal recall@1",
         "unseen: toy_signal-by-trend accuracy",
     ]
-    assert all(c.drop == 0 for c in changes)
-    assert all(c.before > 0.3 for c in changes)
-    check(changes, 0)
+    assert all(c.drop == 0 for c in same)
+    assert all(c.before["mean"] > 0.3 for c in same)
+    check(same, 0)
 
 
 def test_only_what_both_models_can_do_is_compared(before: Path) -> None:
-    alone = oa.load(before, modalities=["toy_signal"])
+    alone, whole = oa.load(before, modalities=["toy_signal"]), oa.load(before)
+    both = shared(alone.modalities, whole.modalities)
     with pytest.raises(RecipeError, match="nothing to compare: the models share toy_signal, and"):
-        compare(alone, oa.load(before), parse_recipe(toy.recipe()))
+        measure(alone, parse_recipe(toy.recipe()), both)
+
+
+def test_questions_that_are_called_alike_are_all_kept() -> None:
+    def task(mean: float) -> dict[str, Any]:
+        found = {"recall@1": {"mean": mean}}
+        return {"task": "retrieval", "data": "d", "modalities": ["a", "b"], "a_to_b": found}
+
+    found = headlines({"tasks": [task(0.9), task(0.1), task(0.5)]})
+    assert {name: e["mean"] for name, e in found.items()} == {
+        "d: a → b recall@1": 0.9,
+        "d: a → b recall@1 (2)": 0.1,
+        "d: a → b recall@1 (3)": 0.5,
+    }
 
 
 def test_a_drop_beyond_the_tolerance_names_itself() -> None:
-    changes = [Change("a", 0.9, 0.88), Change("b", 0.5, 0.7), Change("c", 0.8, 0.6)]
-    check(changes, 0.2)
-    with pytest.raises(TrainingError, match=r"tolerance of 0\.1: c 0\.800 → 0\.600\. The model"):
-        check(changes, 0.1)
+    figures = {"a": (0.9, 0.88), "b": (0.5, 0.7), "c": (0.8, 0.6)}
+    found = [Change(name, {"mean": x}, {"mean": y}) for name, (x, y) in figures.items()]
+    check(found, 0.2)
+    with pytest.raises(TrainingError, match=r"tolerance of 0\.1: c 0\.800 → 0\.600\. Train less"):
+        check(found, 0.1)
 
 
 def test_training_that_destroys_fails_and_keeps_its_model(before: Path, tmp_path: Path) -> None:
@@ -67,10 +85,10 @@ def test_training_that_destroys_fails_and_keeps_its_model(before: Path, tmp_path
     recipe.write_text(to_toml(parse_recipe(wild)))
     done = CliRunner().invoke(app, ["train", str(recipe), "--output", str(tmp_path / "run")])
     assert isinstance(done.exception, TrainingError)
-    assert "has destroyed more than the tolerance of 0.05" in str(done.exception)
+    assert "more is lost than the tolerance of 0.05" in str(done.exception)
     told = json.loads((tmp_path / "run" / "guard.json").read_text())
     assert told["tolerance"] == 0.05
-    assert max(c["before"] - c["after"] for c in told["changes"]) > 0.05
+    assert max(c["before"]["mean"] - c["after"]["mean"] for c in told["changes"]) > 0.05
     assert oa.load(tmp_path / "run").modalities == ["toy_signal", "toy_words"]
     again = ["compare", str(before), str(tmp_path / "run"), "--evaluate", str(tmp_path / "run")]
     shown = CliRunner().invoke(app, [*again, "--json"])
@@ -88,6 +106,20 @@ def test_a_gentle_run_passes(before: Path, tmp_path: Path) -> None:
     assert "after" in done.stdout
 
 
+def test_a_run_that_goes_on_needs_no_model_to_start_from(before: Path, tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(before, start)
+    recipe = tmp_path / "gentle.toml"
+    for steps in (2, 3):
+        gentle = table(start, num_steps=steps, learning_rate=1e-6, warmup_steps=0)
+        recipe.write_text(to_toml(parse_recipe(gentle)))
+        command = ["train", str(recipe), "--output", str(tmp_path / "run"), "--resume", "--json"]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.exception
+        assert len(json.loads(done.stdout)["changes"]) == 3
+        shutil.rmtree(start, ignore_errors=True)
+
+
 def test_a_guard_wants_a_start() -> None:
-    with pytest.raises(RecipeError, match="guard compares with the model at start_from; give"):
+    with pytest.raises(RecipeError, match=r"^recipe: guard compares with the model at"):
         parse_recipe({**toy.recipe(), "guard": {}})

@@ -61,5 +61,5 @@ def test_clip_is_adapted_and_guarded(checkpoint: Callable[[str], str], tmp_path:
     assert "noto_emoji: text → image recall@1" in asked
     assert "coco_captions_cc: image → text recall@1" in asked
     assert "grocery_photos: image-by-text accuracy" in asked
-    assert json.loads((tmp_path / "run" / "guard.json").read_text())["tolerance"] == 0.02
+    assert json.loads((tmp_path / "run" / "guard.json").read_text())["tolerance"] == 0.03
     assert "lora" not in str(oa.load(tmp_path / "run").state_dict().keys())
