@@ -29,11 +29,23 @@ _PLY_BYTES = {
 }
 _TRIMESH_TYPES = {"Trimesh", "Scene", "PointCloud"}
 _STL_HEADER_BYTES, _STL_TRIANGLE_BYTES = 84, 50
-_UNREAD_EXTENSIONS = {
-    "KHR_draco_mesh_compression",
-    "EXT_meshopt_compression",
-    "KHR_mesh_quantization",
+_READ_EXTENSIONS = {
+    "EXT_texture_webp",
+    "KHR_animation_pointer",
+    "KHR_lights_punctual",
+    "KHR_xmp_json_ld",
+    *(
+        f"KHR_materials_{name}"
+        for name in (
+            *("anisotropy", "clearcoat", "dispersion", "emissive_strength", "ior", "iridescence"),
+            *("diffuse_transmission", "sheen", "specular", "transmission", "unlit", "variants"),
+            "volume",
+        )
+    ),
 }
+"""That may be required: shapes and base colours are right with them."""
+_UNREAD_USED = {"EXT_mesh_gpu_instancing"}
+"""Refused even where not required: most of the copies would be missing."""
 _FLOAT32 = 5126
 """A component type of glTF."""
 
@@ -147,7 +159,8 @@ def _check_gltf(text: bytes) -> None:
     try:
         tree: dict[str, Any] = json.loads(text)
         accessors = tree.get("accessors", [])
-        unread = set(tree.get("extensionsRequired", [])) & _UNREAD_EXTENSIONS
+        unread = set(tree.get("extensionsRequired", [])) - _READ_EXTENSIONS
+        unread |= set(tree.get("extensionsUsed", [])) & _UNREAD_USED
         counts = [int(accessor["count"]) for accessor in accessors]
         unfolded = sum(c for c, a in zip(counts, accessors, strict=True) if "bufferView" not in a)
         for mesh in tree.get("meshes", []):

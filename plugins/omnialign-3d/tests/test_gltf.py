@@ -191,12 +191,40 @@ class TestRefusals:
         ]
 
     @pytest.mark.parametrize(
-        "name", ["KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_mesh_quantization"]
+        "name",
+        [
+            "KHR_draco_mesh_compression",
+            "EXT_meshopt_compression",
+            "KHR_mesh_quantization",
+            "KHR_texture_transform",
+            "KHR_materials_pbrSpecularGlossiness",
+            "VENDOR_of_tomorrow",
+        ],
     )
-    def test_extensions_that_change_the_geometry(self, name: str) -> None:
-        reason = refusal(scene({"mesh": 0}, extensionsRequired=[name]))
+    def test_required_extensions_that_are_not_read(self, name: str) -> None:
+        reason = refusal(scene({"mesh": 0}, extensionsRequired=[name], extensionsUsed=[name]))
         assert name in reason
         assert "save it without" in reason
+        if name == "VENDOR_of_tomorrow":
+            assert len(MODALITY.read(scene({"mesh": 0}, extensionsUsed=[name])).points) > 0
+
+    def test_copies_made_by_an_extension(self) -> None:
+        name = "EXT_mesh_gpu_instancing"
+        assert name in refusal(scene({"mesh": 0}, extensionsUsed=[name]))
+
+    def test_required_extensions_of_materials_change_nothing(self) -> None:
+        extension = {"extensions": {"KHR_materials_unlit": {}}}
+        material = {"pbrMetallicRoughness": {"baseColorFactor": [1, 0, 0, 1]}, **extension}
+        primitive = {"attributes": {"POSITION": 0}, "material": 0}
+        cloud = MODALITY.read(
+            scene(
+                {"mesh": 0},
+                meshes=[{"primitives": [primitive]}],
+                materials=[material],
+                extensionsRequired=["KHR_materials_unlit"],
+            )
+        )
+        assert only_color(cloud) == [1, 0, 0]
 
     def test_values_that_would_be_taken_for_others(self) -> None:
         sparse = {"count": 1, "indices": {"bufferView": 1}, "values": {"bufferView": 2}}

@@ -23,7 +23,9 @@ from omnialign_audio.limits import (
 from omnialign_audio.sniffing import HEAD_BYTES, container
 from omnialign_audio.waveform import Waveform, window_length, windows
 
-WANTED = "WAV, AIFF, FLAC, OGG, MP3, M4A, or a video with sound"
+WANTED = "WAV, AIFF, FLAC, OGG, MP3, M4A, or the sound of MP4, MOV, MKV, WebM, AVI"
+UNKNOWN_FORMAT = 1
+"""libsndfile's code of the error."""
 BLOCK_VALUES = 1 << 20
 """C · T decoded at a time: 4 MB."""
 
@@ -94,7 +96,9 @@ def _sound_file(source: Any, file: BinaryIO) -> Iterator[Waveform]:
                 yield checked(source, torch.from_numpy(values.T.copy()), rate)
     except (soundfile.LibsndfileError, OSError, EOFError) as error:
         found = getattr(error, "error_string", error)
-        raise ReadError(source, f"wanted {WANTED}; {found}; is it damaged?") from error
+        unknown = getattr(error, "code", None) == UNKNOWN_FORMAT
+        remedy = "convert it to one of these" if unknown else "is it damaged?"
+        raise ReadError(source, f"wanted {WANTED}; {found}; {remedy}") from error
     if is_empty:
         raise ReadError(source, f"wanted sound, found 0 seconds at {rate} Hz")
 

@@ -115,6 +115,14 @@ def test_text_named_wav(tmp_path: Path) -> None:
         AUDIO.read(path)
 
 
+def test_an_mpeg_program_stream(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mpg"
+    path.write_bytes(b"\x00\x00\x01\xba" + bytes(200))
+    with pytest.raises(ReadError, match=r"MP4, MOV, MKV, WebM, AVI; .*; convert it") as caught:
+        AUDIO.read(path)
+    assert "damaged" not in str(caught.value)
+
+
 def test_folder_and_null_character(tmp_path: Path) -> None:
     for bad in (tmp_path, "a\0.wav"):
         with pytest.raises(ReadError):

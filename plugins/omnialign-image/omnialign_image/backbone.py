@@ -42,7 +42,8 @@ class TorchvisionEncoder(Encoder):
         fit: How a picture becomes a square.
 
     Raises:
-        OmniAlignError: an unknown backbone or weights, or weights of another network.
+        OmniAlignError: an unknown backbone or weights, weights of another network, or a failed
+            download.
     """
 
     def __init__(
@@ -121,7 +122,13 @@ def _state(backbone: str, weights: str) -> Mapping[str, Tensor]:
     named = get_model_weights(backbone).__members__
     if weights not in named:
         raise OmniAlignError(f"{_unknown('weights', weights, named)}; nor is it a file")
-    return named[weights].get_state_dict(progress=False, check_hash=True)
+    try:
+        return named[weights].get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:  # out of reach, or cut short on the way
+        raise OmniAlignError(
+            f"weights {weights!r} for {backbone}: wanted {named[weights].url}, which did not "
+            f"download ({error}); fetch it elsewhere, and give the path of that file as weights"
+        ) from error
 
 
 def _load(network: nn.Module, state: Mapping[str, Tensor], head: str, what: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -83,6 +84,16 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
         tmp_path, backbone="squeezenet1_1", weights=str(path), image_size=64, fit="pad"
     )
     rebuilt.load_state_dict(encoder.state_dict())
+
+
+def test_weights_that_do_not_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", offline)
+    with pytest.raises(OmniAlignError, match=r"IMAGENET1K_V1.*\.pth.*no route.*path of that file"):
+        TorchvisionEncoder("squeezenet1_1", weights="IMAGENET1K_V1")
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:

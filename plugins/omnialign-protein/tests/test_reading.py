@@ -35,6 +35,7 @@ def test_one_protein_in_every_form(tmp_path: Path) -> None:
         ("MXXBZJ", "MXXBZJ"),
         ("AAT" * 30, "AAT" * 30),
         ("ACGTACGT", "ACGTACGT"),
+        ("hello world", "HELLOWORLD"),
     ],
 )
 def test_how_sequences_are_written(text: str, residues: str) -> None:

@@ -46,7 +46,8 @@ class Windows:
             names = f" ({', '.join(series.channels)})" if series.channels else ""
             raise OmniAlignError(
                 f"the encoder takes {self.num_channels} channels, the series has "
-                f"{values.shape[1]}{names}; set num_channels, or choose channels"
+                f"{values.shape[1]}{names}; set "
+                "towers.timeseries.encoder.num_channels, or choose channels"
             )
         if series.sample_rate_hz not in (None, self.sample_rate_hz):
             values = resampled(values, self.sample_rate_hz / series.sample_rate_hz)

@@ -20,6 +20,8 @@ from omnialign import ReadError
 PARQUET_MAGIC = b"PAR1"
 TIME_COLUMNS = ("time_seconds", "time", "timestamp")
 """In seconds, or of a date and time type; lower case, compared without regard to case."""
+MAX_TIME_SECONDS = 1e11
+"""As a number: the year 5138 since 1970; what is beyond is milliseconds or finer."""
 MAX_JITTER = 0.1
 """Of a step: where steps differ by more, the values are interpolated onto an even clock."""
 MAX_GROWTH = 4
@@ -184,5 +186,11 @@ def as_seconds(source: Any, name: str, clock: Array) -> Array:
     """Seconds since the first row."""
     if clock.dtype.kind not in "fiuM" or np.isnan(clock).any():
         raise ReadError(source, f"column '{name}': wanted a time in seconds in every row")
+    if clock.dtype.kind != "M" and np.abs(clock).max() > MAX_TIME_SECONDS:
+        raise ReadError(
+            source,
+            f"column '{name}': wanted seconds, found {np.abs(clock).max():.0f}, which would be "
+            "milliseconds or finer; divide it (milliseconds by 1000)",
+        )
     since = clock - clock[0]
     return since / np.timedelta64(1, "s") if clock.dtype.kind == "M" else since

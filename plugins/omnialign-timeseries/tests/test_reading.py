@@ -79,6 +79,13 @@ def test_an_uneven_clock_is_made_even() -> None:
     assert series.values[:, 0].tolist() == [0, 10, 20, 30, 40, 50]
 
 
+def test_a_clock_of_milliseconds_is_refused() -> None:
+    since_1970 = b"timestamp,x\n1700000000000,1\n1700000000020,2\n"
+    with pytest.raises(ReadError, match=r"'timestamp'.*seconds, found 1700000000020.*by 1000"):
+        MODALITY.read(since_1970)
+    assert MODALITY.read(b"timestamp,x\n1700000000,1\n1700000002,2\n").sample_rate_hz == 0.5
+
+
 def test_dates_are_a_clock() -> None:
     text = "timestamp,x\n2024-01-01 00:00:00,1\n2024-01-01 00:00:02,2\n2024-01-01 00:00:04,3\n"
     assert MODALITY.read(text.encode()).sample_rate_hz == 0.5

@@ -35,6 +35,7 @@ class Footage(Unread[Clip]):
     """int64 `(T,)`, in the stream's own unit."""
     times_seconds: Tensor
     """float32 `(T,)`, as in `Clip`."""
+    end_seconds: float
     key_stamps: Tensor
     """int64 `(K, 2)`: of the file's key frames, when each is shown, and what to seek for it."""
     format: str
@@ -43,11 +44,16 @@ class Footage(Unread[Clip]):
     def segments(self, window: float) -> list[Segment[Unread[Clip]]]:
         return [
             Segment(
-                replace(self, stamps=self.stamps[at], times_seconds=self.times_seconds[at]),
+                replace(
+                    self,
+                    stamps=self.stamps[at],
+                    times_seconds=self.times_seconds[at],
+                    end_seconds=end,
+                ),
                 start,
                 end,
             )
-            for at, start, end in windows(self.times_seconds, window)
+            for at, start, end in windows(self.times_seconds, window, self.end_seconds)
         ]
 
     def read(self) -> Clip:
@@ -56,7 +62,7 @@ class Footage(Unread[Clip]):
             whole = read_clip(self.name)
             at = torch.searchsorted(whole.times_seconds, self.times_seconds + 1e-4, right=True) - 1
             frames = whole.frames[at.clamp(min=0)]
-        return Clip(frames, self.times_seconds)
+        return Clip(frames, self.times_seconds, self.end_seconds)
 
     def _decoded(self) -> Tensor | None:
         """uint8 `(T, 3, H, W)`; None unless every frame is found, sound, behind its key frame."""
@@ -120,6 +126,7 @@ def footage(source: Any) -> Footage | None:
         str(source),
         torch.tensor(picker.kept),
         torch.tensor(picker.times, dtype=torch.float32),
+        picker.end_seconds,
         torch.tensor(sorted(keys)),
         found,
     )

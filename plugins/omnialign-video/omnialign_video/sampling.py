@@ -5,6 +5,8 @@ Axes: T frames, H height, W width.
 
 from __future__ import annotations
 
+from itertools import pairwise
+from statistics import median_low
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -37,7 +39,7 @@ class Picker(Generic[Kept]):
 
     def __init__(self, source: object) -> None:
         self.source = source
-        self.num_seen = 0
+        self.seen: list[float] = []
         self.interval_seconds = 1 / MAX_FRAMES_PER_SECOND
         self.kept: list[Kept] = []
         self.times: list[float] = []
@@ -48,8 +50,8 @@ class Picker(Generic[Kept]):
 
         Raises `ReadError` after `MAX_SOURCE_FRAMES`.
         """
-        self.num_seen += 1
-        if self.num_seen > MAX_SOURCE_FRAMES:
+        self.seen.append(time)
+        if len(self.seen) > MAX_SOURCE_FRAMES:
             raise ReadError(
                 self.source, f"it has more than {MAX_SOURCE_FRAMES} frames: cut it into pieces"
             )
@@ -64,13 +66,24 @@ class Picker(Generic[Kept]):
             self.kept, self.times = self.kept[::2], self.times[::2]
         self.next_tick = int(time / self.interval_seconds + 1e-3) + 1
 
+    @property
+    def end_seconds(self) -> float:
+        """When the last frame that was seen stops, kept or not: after a median step.
+
+        A single frame takes no time.
+        """
+        times = sorted(self.seen)
+        steps = [after - before for before, after in pairwise(times)]
+        return round(times[-1] + (median_low(steps) if steps else 0.0), 6)
+
 
 def clip_of(picker: Picker[Frame]) -> Clip:
     """What was kept; raises `ReadError` where that is nothing."""
     if not picker.kept:
         raise ReadError(picker.source, "it lasts 0 seconds: no frame can be decoded")
     frames = torch.from_numpy(np.stack(picker.kept)).permute(0, 3, 1, 2).contiguous()
-    return Clip(frames, torch.tensor(picker.times, dtype=torch.float32))
+    times = torch.tensor(picker.times, dtype=torch.float32)
+    return Clip(frames, times, picker.end_seconds)
 
 
 def bounded_size(source: object, height: int, width: int) -> tuple[int, int]:

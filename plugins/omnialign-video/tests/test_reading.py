@@ -151,6 +151,13 @@ def test_a_still_picture_is_one_frame(format: str) -> None:
     assert (len(clip), clip.duration_seconds) == (1, 0.0)
 
 
+@pytest.mark.parametrize("fps", [5, 8, 20, 30])
+def test_a_clip_ends_where_its_last_frame_does_kept_or_not(fps: int) -> None:
+    clip = video.read((np.zeros((2 * fps, 4, 4, 3), np.uint8), fps))
+    assert clip.duration_seconds == 2.0
+    assert [s.end_seconds for s in video.segments(clip, 0.5)] == [0.5, 1.0, 1.5, 2.0]
+
+
 def test_frames_in_memory() -> None:
     values = np.stack([np.full((6, 9, 3), 20 * t, np.uint8) for t in range(5)])
     pictures = [Image.fromarray(value) for value in values]
