@@ -30,9 +30,14 @@ def deciding(licence: str | None) -> str:
     """The one id, in lower case, that an SPDX expression comes down to.
 
     Of `A OR B` whoever uses it may choose, so the freer decides; of `A AND B` the stricter does.
-    None, and an expression in brackets, are `unknown`.
+    Brackets around the whole are taken off; with others inside, and of None, it is `unknown`.
     """
-    options = (licence or UNKNOWN).casefold().split(" or ")
+    stated = (licence or UNKNOWN).strip().casefold()
+    while stated.startswith("(") and stated.endswith(")"):
+        stated = stated[1:-1].strip()
+    if "(" in stated or ")" in stated:
+        return UNKNOWN
+    options = stated.split(" or ")
     strictest = [max(option.split(" and "), key=_strictness) for option in options]
     found = min(strictest, key=_strictness).strip()
     return found if _strictness(found) < _ORDER.index(UNKNOWN) else UNKNOWN

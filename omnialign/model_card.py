@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
@@ -14,7 +15,7 @@ from omnialign.data.rows import PairRows
 from omnialign.errors import ModalityError, ModelError, OmniAlignError
 from omnialign.licences import UNKNOWN, deciding, kind, strictness
 from omnialign.overrides import SCHEME, read_toml
-from omnialign.recipe import Data, Recipe, Rows, Tower, parse_recipe, to_toml
+from omnialign.recipe import Data, Recipe, Rows, parse_recipe, to_toml
 from omnialign.registry import Plugin, registry
 from omnialign.results import directions
 from omnialign.space import SharedSpace
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 TELLING = ("repository", "path", "config", "split")
 """Options of a source that say what it reads."""
+_PLACE = re.compile(r"((?:[a-zA-Z][\w+.-]*:(?!//)|file://)?)(?:~[^/\s]*|\.\.?)?/")
+"""How what tells folders of the machine begins, behind the scheme of a format or without one."""
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -121,9 +125,12 @@ def _parts(recipe: Recipe) -> Iterator[Part]:
         yield Part(f"data `{name}`", _what_is(data), data.licence or _licence_of(data))
     for modality in recipe.modalities():
         tower = recipe.tower(modality)
-        options = tower.encoder.options if tower.encoder else {}
-        if tower.licence or options.get("model"):
-            yield _pretrained(modality, options, tower)
+        chosen = tower.encoder
+        options = (
+            registry().encoder_options(modality, chosen.name, chosen.options) if chosen else {}
+        )
+        found = list(_pretrained_options(options)) or ([{}] if tower.licence else [])
+        yield from (_pretrained(modality, one, tower.licence) for one in found)
     if recipe.start_from:
         yield from _parts_of_start(recipe.start_from)
 
@@ -131,9 +138,8 @@ def _parts(recipe: Recipe) -> Iterator[Part]:
 def _parts_of(space: SharedSpace) -> Iterator[Part]:
     yield Part("training data", "not recorded", None)
     for modality in space.modalities:
-        options = space.tower(modality).config["encoder"]
-        if options.get("model"):
-            yield _pretrained(modality, options, Tower())
+        for options in _pretrained_options(space.tower(modality).config["encoder"]):
+            yield _pretrained(modality, options, None)
 
 
 def _parts_of_start(source: str) -> Iterator[Part]:
@@ -142,26 +148,40 @@ def _parts_of_start(source: str) -> Iterator[Part]:
     if (run / "recipe.toml").is_file():
         yield from _parts(parse_recipe(read_toml(run / "recipe.toml"), f"{run}/recipe.toml"))
         return
-    licence = hub.licence_beside(run) if run.is_dir() else None
+    name, revision = source, None
     if SCHEME.match(source) and not run.exists():
-        name, _, revision = source.partition(":")[2].partition("@")
-        licence = hub.stated_licence(name, "model", revision or None)
-    yield Part("the model it began from", _short(source), licence)
+        name = source.partition(":")[2]
+        if not Path(name).exists():
+            name, _, revision = name.partition("@")
+    yield Part("the model it began from", _short(source), _licence_of_model(name, revision or None))
 
 
-def _pretrained(modality: str, options: dict[str, Any], tower: Tower) -> Part:
-    """By the options `model` and `revision`, which pretrained encoders have."""
-    model, revision = str(options.get("model", "")), options.get("revision")
-    licence = tower.licence
+def _pretrained_options(options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Those of an encoder, and of encoders within it, that name what was pretrained."""
+    if options.get("weights") or (options.get("model") and options.get("pretrained", True)):
+        yield options
+    for inner in options.values():
+        if isinstance(inner, dict):
+            yield from _pretrained_options(inner)
+
+
+def _pretrained(modality: str, options: dict[str, Any], licence: str | None) -> Part:
+    """By the options that pretrained encoders have: `model` and `revision`, or `weights`."""
+    source = str(options.get("weights") or options.get("model", ""))
+    revision = options.get("revision")
     if licence is None:
-        local = Path(model)
-        licence = (
-            hub.licence_beside(local)
-            if local.exists()
-            else hub.stated_licence(model, "model", revision)
-        )
-    what = f"{_short(model)}@{revision}" if revision else _short(model)
-    return Part(f"pretrained {modality} encoder", what, licence)
+        licence = _licence_of_model(source, revision)
+    told = [_short(str(options[k])) for k in ("backbone", "model", "weights") if options.get(k)]
+    what = ", ".join(told)
+    return Part(
+        f"pretrained {modality} encoder", f"{what}@{revision}" if revision else what, licence
+    )
+
+
+def _licence_of_model(name: str, revision: str | None) -> str | None:
+    if Path(name).exists():
+        return hub.licence_beside(Path(name))
+    return hub.stated_licence(name, "model", revision) if _HUB_NAME.fullmatch(name) else None
 
 
 def _licence_of(data: Data) -> str | None:
@@ -179,7 +199,8 @@ def _what_is(data: Data) -> str:
 
 def _short(value: str) -> str:
     """Without the folders of the machine that it was made on."""
-    return Path(value).name if Path(value).is_absolute() else value
+    place = _PLACE.match(value)
+    return place[1] + Path(value).name if place else value
 
 
 def _without_folders(recipe: Recipe) -> Recipe:

@@ -329,10 +329,21 @@ class SharedSpace(nn.Module):
         return found
 
     def save(self, folder: str | Path) -> None:
-        """Writes `config.json`, `model.safetensors` and the files of each encoder."""
+        """Writes `config.json`, `model.safetensors` and the files of each encoder.
+
+        Raises `ModelError` where the folder cannot be written.
+        """
+        from safetensors import SafetensorError
+
         from omnialign.model_folder import save
 
-        save(self, folder)
+        try:
+            save(self, folder)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(
+                f"the model cannot be saved in '{folder}': {error}; choose a folder that can be "
+                "written, with room on its disk"
+            ) from error
 
     def push_to_hub(
         self, name: str, *, private: bool = False, run: str | Path | None = None

@@ -30,6 +30,9 @@ from omnialign.licences import deciding, kind, strictness
         ("MIT AND secret", "unknown"),
         ("secret OR MIT", "permissive"),
         ("(MIT OR ISC) AND ISC", "unknown"),
+        ("(MIT) OR (GPL-3.0-only)", "unknown"),
+        ("((MIT AND GPL-3.0-only))", "copyleft"),
+        ("()", "unknown"),
     ],
 )
 def test_kinds(licence: str | None, expected: str) -> None:
@@ -45,4 +48,5 @@ def test_from_the_freest_to_the_strictest() -> None:
 def test_the_id_that_decides() -> None:
     assert deciding("OFL-1.1 OR Apache-2.0") == "apache-2.0"
     assert deciding("MIT AND CC-BY-SA-4.0") == "cc-by-sa-4.0"
+    assert deciding("(MIT OR GPL-3.0-only)") == "mit"
     assert deciding("house rules") == "unknown"

@@ -13,6 +13,7 @@ import tomli_w
 from huggingface_hub import ModelCard
 
 import omnialign as oa
+from omnialign.building import build
 from omnialign.engine import train
 from omnialign.errors import HubError, ModelError
 from omnialign.evaluation import evaluate_run
@@ -20,6 +21,7 @@ from omnialign.model_card import model_card
 from omnialign.model_folder import load
 from omnialign.overrides import read_toml
 from omnialign.recipe import parse_recipe, shipped_recipes
+from omnialign.registry import registry
 from omnialign.testing import toy
 
 GOLDEN = Path(__file__).with_name("model_card.md")
@@ -117,6 +119,28 @@ def test_the_recipe_is_whole_and_tells_no_folders(run: Path) -> None:
     assert "unseen: not counted" in text
 
 
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        ("hf:/users/ada/secret/clip", "hf:clip"),
+        ("file:///users/ada/clip", "file://clip"),
+        ("../../users/ada/x", "x"),
+        ("./secret/x", "x"),
+        ("~/x/y", "y"),
+        ("//server/ada/x", "x"),
+        ("hf:ada/clip@v1", "hf:ada/clip@v1"),
+        ("https://host/ada/x", "https://host/ada/x"),
+        ("left and/or right", "left and/or right"),
+    ],
+)
+def test_no_folder_of_the_machine_is_told(run: Path, stated: str, told: str) -> None:
+    restate(run, data__rows__source={"name": "manifest", "path": stated})
+    text = card_of(run).text
+    assert f"path {told} |" in text
+    assert f'path = "{told}"' in text
+    assert "/users" not in text
+
+
 class TestLicences:
     def test_unknown_is_loud(self, run: Path) -> None:
         restate(run, data__echoes__licence=None)
@@ -165,6 +189,54 @@ class TestLicences:
         card = card_of(run)
         assert card.data.license == "gpl-3.0-only"
         assert "| pretrained toy_words encoder |" in card.text
+
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            ({"backbone": "resnet18", "weights": "IMAGENET1K_V1"}, ["resnet18, IMAGENET1K_V1"]),
+            ({"model": "vit", "weights": "~/models/vit.pt"}, ["vit, vit.pt"]),
+            ({"model": "vit", "pretrained": True}, ["vit"]),
+            ({"model": "vit", "pretrained": False}, []),
+            ({"model": "vit"}, []),
+            ({"image_encoder": "timm", "image_options": {"model": "vit"}}, ["vit"]),
+            ({"image_options": {"width": 8}}, []),
+        ],
+    )
+    def test_what_counts_as_pretrained(
+        self, run: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], told: list[str]
+    ) -> None:
+        class Several(toy.HashedWords):
+            def __init__(
+                self,
+                backbone: str = "",
+                model: str = "",
+                weights: str | None = None,
+                pretrained: bool = False,
+                image_encoder: str = "",
+                image_options: dict[str, Any] | None = None,
+            ) -> None:
+                super().__init__()
+
+        def ask(name: str, *_: object) -> None:
+            raise AssertionError(f"the hub has no {name}")
+
+        monkeypatch.setattr("omnialign.hub.stated_licence", ask)
+        words = registry().modality("toy_words")
+        monkeypatch.setattr(words, "encoders", {**words.encoders, "several": Several})
+        encoder = {"name": "several", **options}
+        space = load(run, "cpu")
+        restate(run, towers={"toy_words": {"encoder": encoder}})
+        table = toy.recipe() | {"towers": {"toy_words": {"encoder": encoder}}}
+        built = model_card(build(parse_recipe(table)), "hub:ada/toys")
+        for text in (model_card(space, "hub:ada/toys", run), built):
+            found = re.findall(r"pretrained toy_words encoder \| (.*?) \| \*\*unknown", text)
+            assert found == told
+
+    def test_the_description_stands_apart_from_the_unknown(self, run: Path) -> None:
+        restate(run, data__rows__licence=None, data__echoes__licence=None)
+        assert re.search(r"\n> .*\n\nSignals and words\.", card_of(run).text)
+        restate(run, data__rows__licence="MIT")
+        assert re.search(r"\n> .*of data `rows`\.\n\nSignals and words\.", card_of(run).text)
 
     def test_shipped_recipes_of_files_state_theirs(self) -> None:
         for path in shipped_recipes().values():

@@ -298,3 +298,9 @@ def test_it_never_unpickles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(pickle, name, refuse)
     monkeypatch.setattr(torch, "load", refuse)
     load(folder)
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelError, match=r"cannot be saved in '.*/file': .*; choose a folder"):
+        build(parse_recipe(toy.recipe())).save(tmp_path / "file")

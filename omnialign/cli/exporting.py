@@ -83,14 +83,14 @@ def export(
         return
     rows = [
         [
-            str(one.file),
-            f"{one.file.stat().st_size / 2**20:.1f} MiB",
+            ", ".join(map(str, one.files)),
+            f"{sum(file.stat().st_size for file in one.files) / 2**20:.1f} MiB",
             f"{one.description['verification']['minimum_cosine']:.6f}",
             f"{one.description['verification']['mean_cosine']:.6f}",
         ]
         for one in done
     ]
-    table("", ["file", "size", "smallest cosine", "mean cosine"], rows)
+    table("", ["files", "size", "smallest cosine", "mean cosine"], rows)
 
 
 def _tell(one: Export) -> None:

@@ -52,7 +52,7 @@ def interpolate(
         if evaluate:
             measured.append(_measured(mixed, evaluate))
         if output is not None:
-            _save(mixed, output)
+            mixed.save(output)
     if json:
         told = [{"alpha": a, **m} for a, m in zip(alphas, measured, strict=False)]
         print_json({"output": str(output) if output else None, "measured": told})
@@ -64,17 +64,6 @@ def interpolate(
         table("", ["alpha", *measured[0]], rows)
     if output is not None:
         note(f"The model is in {output}.")
-
-
-def _save(space: Any, folder: Path) -> None:
-    from safetensors import SafetensorError
-
-    from omnialign.errors import OmniAlignError
-
-    try:
-        space.save(folder)
-    except (OSError, SafetensorError) as error:
-        raise OmniAlignError(f"cannot write to --output {folder}: {error}") from None
 
 
 def _measured(space: Any, runs: list[Path]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from omnialign.engine.checkpoint import read, write
 from omnialign.errors import TrainingError
-from omnialign.model_folder import load_towers, save_towers
+from omnialign.model_folder import load_towers, save, save_towers
 from omnialign.overrides import read_toml
 from omnialign.recipe import Recipe, parse_recipe, to_toml
 from omnialign.registry import registry
@@ -157,7 +157,7 @@ class RunFolder:
 
     def save_model(self, space: SharedSpace) -> None:
         with self.writing("the trained model"):
-            space.save(self.path)
+            save(space, self.path)
 
     @contextmanager
     def writing(self, what: str) -> Generator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -30,8 +31,11 @@ def describe_export(
         "segments_of_one_item": "mean of their embeddings, brought to length one"
         if several
         else "one",
+        "encoder_does": _docstring(tower.encoder),
         "preprocess": tower.stated_preprocess(),
+        "preprocess_does": _docstring(tower.encoder.preprocess),
         "collate": _stated(tower.encoder.collate),
+        "collate_does": _docstring(tower.encoder.collate),
         "inputs": [{"name": i.name, "dtype": i.dtype, "shape": list(i.shape)} for i in inputs],
         "output": {"name": OUTPUT, "dtype": "float32", "shape": ["n", space.dim]},
         "dim": space.dim,
@@ -52,3 +56,13 @@ def _stated(collate: Any) -> str:
         return repr(collate)
     name = getattr(collate, "__qualname__", None)
     return f"{collate.__module__}.{name}" if name else repr(collate)
+
+
+def _docstring(stated: Any) -> str | None:
+    """Of a function, or of an object's class; None where there is none of its own."""
+    if isinstance(stated, functools.partial):
+        return _docstring(stated.func)
+    if inspect.isroutine(stated) or inspect.isclass(stated):
+        return inspect.getdoc(stated)
+    own = vars(type(stated)).get("__doc__")
+    return inspect.cleandoc(own) if own else None

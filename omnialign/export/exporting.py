@@ -31,6 +31,7 @@ from omnialign.export.formats import SUFFIXES, Format, Runtime, check_format, op
 from omnialign.export.graph import OUTPUT, Input, describe_inputs, named, trace
 from omnialign.export.samples import Samples, gather_samples
 from omnialign.model_folder import load
+from omnialign.overrides import SCHEME
 from omnialign.recipe import Recipe
 from omnialign.space import SharedSpace
 from omnialign.tower import Tower
@@ -44,14 +45,19 @@ MOST_CHARACTERS = 600
 class Export:
     """A written and checked file.
 
-    `description` is what stands in the `.json` beside it; `example` is a safetensors file with
-    one batch of inputs by name and the live tower's `embeddings` of it.
+    `description` is what stands in the `.json` beside it, where `files` names `file` and what it
+    cannot do without, such as the weights of OpenVINO; `example` is a safetensors file with one
+    batch of inputs by name and the live tower's `embeddings` of it.
     """
 
     file: Path
     description_file: Path
     example: Path
     description: dict[str, Any]
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.file.with_name(name) for name in self.description["files"]]
 
 
 def export_run(
@@ -76,7 +82,7 @@ def export_run(
         dim: as for `load`.
         listener: called with each file that is written.
     """
-    if output is None and not Path(model).is_dir():
+    if output is None and SCHEME.match(str(model)) and not Path(model).is_dir():
         raise OmniAlignError(f"export of '{model}', which is no folder, wants --output")
     recipe = run_recipe(model) if (Path(model) / "recipe.toml").is_file() else None
     space = load(model, "cpu", dim=dim)
@@ -151,6 +157,8 @@ def export_tower(
         with TemporaryDirectory(prefix=".partial-", dir=file.parent) as folder:
             partial = Path(folder) / file.name
             run = _written(description, program, inputs, partial)
+            rest = sorted(p.name for p in Path(folder).iterdir() if p != partial)
+            description["files"] = [file.name, *rest]
             agreement = compare(tower, space.dim, run, checked_on)
             description["verification"] = asdict(agreement)
             if int8:

@@ -6,6 +6,7 @@ Axes: n encoder inputs, L places of a padded one, D dim.
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from omnialign.tower import Tower, prefix
 ONLY_INPUT = "inputs"
 """The name of a batch that is one tensor."""
 OUTPUT = "embeddings"
+_ADVICE = re.compile(r"[^.!?]*\bTORCH_LOGS=.*")
+"""Of torch to those who look for a fault within it."""
 TRACED_ROWS = 3
 """More than one, which torch.export would take for a constant."""
 
@@ -109,7 +112,8 @@ def trace(
             return torch.export.export(graph, (batch,), dynamic_shapes=(shapes,))
     except Exception as error:  # torch.export raises many types, its own and those of Python
         name = tower.config["encoder"]["name"]
-        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        said = next(iter(str(error).strip().splitlines()), "")
+        cause = _ADVICE.sub("", said).strip() or type(error).__name__
         raise ModelError(
             f"the {tower.modality.name} encoder '{name}' cannot be exported, because its forward "
             f"decides something by the values or the size of a batch: {cause}"

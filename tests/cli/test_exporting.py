@@ -95,3 +95,18 @@ def test_a_model_that_is_no_folder_wants_an_output(run: Run) -> None:
     status, _, err = run("hf:nobody/nothing", "--tower", "toy_words")
     assert status == 1
     assert "wants --output" in err
+
+
+def test_a_model_that_is_not_there_is_said_so(run: Run) -> None:
+    status, _, err = run("nope")
+    assert status == 1
+    assert "no model folder at 'nope'" in err
+    assert "--output of a training run" in err
+
+
+def test_all_files_of_a_format_count(toy_run: Path, run: Run, tmp_path: Path) -> None:
+    status, out, err = run(toy_run, "--tower", "toy_words", "--format", "openvino", "-o", tmp_path)
+    assert status == 0, err
+    files = [tmp_path / "toy_words.xml", tmp_path / "toy_words.bin"]
+    assert ", ".join(map(str, files)) in out
+    assert f"{sum(file.stat().st_size for file in files) / 2**20:.1f} MiB" in out

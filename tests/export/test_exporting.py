@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,12 @@ def test_the_description_says_what_a_server_has_to_know(
     assert told["encoder"] == {"name": "hashed", "width": 16, "num_buckets": 512}
     assert told["preprocess"] == "WordBuckets(num_buckets=512)"
     assert told["collate"] == "omnialign.encoder.pad_and_stack"
+    assert told["preprocess_does"] == inspect.getdoc(toy.WordBuckets)
+    assert told["collate_does"] == inspect.getdoc(pad_and_stack)
+    assert told["encoder_does"] == inspect.getdoc(toy.HashedWords)
+    others = ["toy_words.bin"] if format == "openvino" else []
+    assert told["files"] == [done.file.name, *others]
+    assert all(file.is_file() for file in done.files)
     assert told["tower_fingerprint"] == tower.fingerprint()
     assert told["model_fingerprint"] == space.fingerprint()
     assert told["inputs"] == [
@@ -154,6 +161,25 @@ def test_an_encoder_that_cannot_be_traced_is_named(
     tower.encoder.add_module("layers", nn.Sequential(tower.encoder.layers, Deciding()))
     with pytest.raises(ModelError, match="the toy_signal encoder 'mlp' cannot be exported"):
         export_tower(space, "toy_signal", "onnx", tmp_path, recipe=recipe)
+
+
+class OfThree(nn.Module):
+    """Takes a batch of the one size that it was traced with."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        return vectors + torch.zeros(3, 1)
+
+
+def test_what_torch_advises_its_own_people_is_not_told(
+    space: SharedSpace, recipe: Recipe, tmp_path: Path
+) -> None:
+    tower = space.tower("toy_signal")
+    tower.encoder.add_module("layers", nn.Sequential(tower.encoder.layers, OfThree()))
+    with pytest.raises(ModelError, match="by the values or the size of a batch: ") as raised:
+        export_tower(space, "toy_signal", "onnx", tmp_path, recipe=recipe)
+    assert "TORCH_LOGS" in str(raised.value.__cause__)
+    assert "TORCH_LOGS" not in str(raised.value)
+    assert not str(raised.value).endswith(("batch: ", "batch: RuntimeError"))
 
 
 def test_samples_that_are_given_are_those_it_is_checked_on(

@@ -119,10 +119,19 @@ class TestCard:
         assert not [name for name in files if "recipe" in name or "results" in name]
 
     def test_one_that_was_written_is_kept(self, ada: Any, run: Path) -> None:
-        (run / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
-        oa.load(run).push_to_hub("ada/toys", run=run)
+        space = oa.load(run)
+        mine = f"---\nlicense: mit\n---\nFingerprint `{space.fingerprint()}`. Mine.\n"
+        (run / "README.md").write_text(mine)
+        space.push_to_hub("ada/toys", run=run)
         found = ada.repositories["ada/toys"]
         assert found.commits[found.main]["README.md"].endswith(b"Mine.\n")
+
+    def test_a_stale_one_is_not_pushed(self, ada: Any, run: Path) -> None:
+        space = oa.load(run)
+        (run / "README.md").write_text("---\nlicense: mit\n---\nFingerprint `of old`.\n")
+        with pytest.raises(ModelError, match=r"README\.md lacks the fingerprint .* omnialign card"):
+            space.push_to_hub("ada/toys", run=run)
+        assert not ada.repositories
 
     def test_a_run_of_another_model(self, ada: Any, run: Path, space: SharedSpace) -> None:
         for _ in range(2):
@@ -134,8 +143,10 @@ class TestCard:
     def test_of_a_run_that_began_from_a_model_of_the_hub(
         self, ada: Any, run: Path, tmp_path: Path
     ) -> None:
-        (run / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
-        pushed = oa.load(run).push_to_hub("ada/toys", run=run)
+        space = oa.load(run)
+        stated = f"---\nlicense: cc-by-nc-4.0\n---\n{space.fingerprint()}\n"
+        (run / "README.md").write_text(stated)
+        pushed = space.push_to_hub("ada/toys", run=run)
         table = toy.recipe(num_steps=1) | {"start_from": pushed}
         table["data"]["rows"]["licence"] = "MIT"
         tuned = train(parse_recipe(table), tmp_path / "tuned")
@@ -274,7 +285,8 @@ class TestCommands:
         self, ada: Any, space: SharedSpace, capsys: Any, monkeypatch: Any, tmp_path: Path
     ) -> None:
         space.save(tmp_path)
-        (tmp_path / "README.md").write_text("---\nlicense: mit\n---\nMine.\n")
+        mine = f"---\nlicense: mit\n---\n{space.fingerprint()}. Mine.\n"
+        (tmp_path / "README.md").write_text(mine)
         assert self.command(capsys, monkeypatch, "push", tmp_path, "ada/toys")[0] == 0
         found = ada.repositories["ada/toys"]
         assert found.commits[found.main]["README.md"].endswith(b"Mine.\n")

@@ -34,6 +34,14 @@ class LogMel:
     Channels are averaged. A shorter sound is followed by silence; of a longer one that was not cut
     into windows the start is taken. The loudest band of the clip is 1 and 80 dB below it is -1, so
     that loudness does not count.
+
+    Another rate is resampled by a sinc filter with a Hann window (torchaudio's `Resample`, as it is
+    by default). A hop is `round(hop_seconds * sample_rate_hz)` samples, F is the clip over it,
+    rounded up, and the clip has `F * hop - 1` samples. Of these the power spectrum: a periodic Hann
+    window of `round(0.025 * sample_rate_hz)` samples in the middle of an FFT of the next power of
+    two, frames centred on their hop, ends padded by reflection. Then triangular filters on the HTK
+    mel scale, not normalised by area, from 50 Hz to half the rate; `db = 10 log10(mel + 1e-10)`;
+    and `max((db - max(peak, -20)) / 40 + 1, -1)` with the largest db of the clip as its peak.
     """
 
     sample_rate_hz: int

@@ -22,6 +22,11 @@ WHITE = 255.0
 class FitSquare:
     """uint8 `(3, H, W)` to uint8 `(3, S, S)`, by antialiased bilinear scaling.
 
+    Channels are red, green, blue, from 0 to 255. `pad` scales the longer side to S, the other to
+    the nearest whole number of pixels, and fills the rest with white, 255, the picture in the
+    middle and an odd pixel after it; `squash` scales both sides to S; `crop` first takes the
+    central square.
+
     It stays uint8, a quarter of the memory between workers; the encoder makes it float.
     """
 

@@ -37,7 +37,15 @@ def word_buckets(word: str, num_buckets: int) -> tuple[int, ...]:
 class HashedNGrams:
     """A text to `buckets` `(T,)` and `weights` `(T, K)`: the share of each n-gram in each moment.
 
-    Moment k weighs word j of M by `cos(pi k (j + 1/2) / M) / M`; a word's n-grams share its weight.
+    Moment k of 0 to 3 weighs word j of M by `cos(pi k (j + 1/2) / M) / M`; a word's n-grams share
+    its weight. They are the casefolded word between `<` and `>`, and the pieces of that of 3, then
+    4, then 5 characters, each once. The bucket of one is the CRC-32 (zlib's) of its UTF-8 bytes,
+    modulo `num_buckets`.
+
+    Words are, in order: each character from U+2E80 on by itself; each mark of ASCII punctuation and
+    of U+2010–2027 and U+2030–205E by itself; runs of up to 16 other characters but white space.
+    Text without any has one empty word. Of the text, the longest start within `max_bytes` of UTF-8
+    is taken.
     """
 
     num_buckets: int

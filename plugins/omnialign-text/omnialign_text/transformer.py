@@ -28,7 +28,15 @@ several times as many steps (measured)."""
 
 @dataclass(frozen=True)
 class Spelling:
-    """A text to `(L, 2)` int16: the id of each byte or word start, and its word, from 1."""
+    """A text to `(L, 2)` int16: the id of each byte or word start, and its word, from 1.
+
+    Id 1 opens a word, and byte b of its UTF-8 is b + 2; nothing is hashed, and case is kept.
+
+    Words are, in order: each character from U+2E80 on by itself; each mark of ASCII punctuation and
+    of U+2010–2027 and U+2030–205E by itself; runs of up to 16 other characters but white space.
+    Text without any has one empty word. Of the text, the longest start within `max_bytes` of UTF-8
+    is taken.
+    """
 
     max_bytes: int
 
