@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,7 @@ from safetensors.torch import save_file
 from omnialign import hub
 from omnialign.building import assemble
 from omnialign.contract import LongInput
-from omnialign.errors import ModelError
+from omnialign.errors import ModalityError, ModelError
 from omnialign.options import explain
 from omnialign.overrides import SCHEME
 from omnialign.recipe import Choice
@@ -30,6 +31,9 @@ from omnialign.space import SharedSpace
 from omnialign.tower import Tower
 
 FORMAT = 1
+_FOREIGN = {"model_type", "architectures"}
+"""What models of other libraries state in their `config.json`."""
+_NAME_ON_A_HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class _Tower(pydantic.BaseModel):
@@ -148,13 +152,17 @@ def load(
         HubError: the hub does not have the model, does not give it, or cannot be reached.
         ModalityError: the model has no such modality.
     """
+    if isinstance(modalities, str) or (modalities is not None and not modalities):
+        example = f"[{modalities!r}]" if modalities else "a list of names"
+        raise ModalityError(
+            f"modalities = {modalities!r} is no list of modalities; say modalities = {example}, or "
+            "leave it out for all that the model has"
+        )
     scheme = SCHEME.match(str(source))
     if scheme and not Path(source).exists():
         space = _from_afar(str(source), modalities, trust_remote_code)
     else:
         space = _from_folder(Path(source), modalities, trust_remote_code)
-    for modality in modalities or ():
-        space.tower(modality)
     if dim is not None:
         space.truncate(dim)
     space.eval()
@@ -172,7 +180,32 @@ def _from_afar(
         folder = _fetched(name, revision, modalities)
         return _from_folder(folder, modalities, trust_remote_code)
     read = registry().format(scheme)
-    return assemble(read(name, revision=revision, modalities=modalities))
+    if not name:
+        raise ModelError(
+            f"'{source}' names no model; say {scheme}:NAME, where NAME is a folder, a file or a "
+            "name on the hub"
+        )
+    model = read(name, revision=revision, modalities=modalities)
+    has = {*model.towers, *(m for pair in model.logit_scales for m in pair)}
+    _check_modalities(source, modalities or (), has, model.towers)
+    return assemble(model)
+
+
+def _check_modalities(
+    source: str | Path, wanted: Sequence[str], has: Iterable[str], read: Iterable[str]
+) -> None:
+    """Raises `ModalityError`, where a wanted modality was not read, with all that the model has."""
+    for modality in wanted:
+        if modality not in read:
+            raise ModalityError(
+                f"{source} has no modality '{modality}'; it has: {', '.join(sorted(has))}"
+            )
+
+
+def _schemes(name: str | Path) -> str:
+    """How a model is loaded that is not ours."""
+    known = ", ".join(f"{scheme}:" for scheme in sorted(registry().formats)) or "none"
+    return f"say SCHEME:{name} with the scheme of a plugin that reads it; installed: {known}"
 
 
 def _fetched(name: str, revision: str | None, modalities: Sequence[str] | None) -> Path:
@@ -193,6 +226,7 @@ def _from_folder(
 ) -> SharedSpace:
     _check_complete(folder)
     config = _read_config(folder)
+    _check_modalities(folder, modalities or (), config.towers, config.towers)
     wanted = [m for m in config.towers if modalities is None or m in modalities]
     space = _rebuild(folder, config, wanted, trust_remote_code)
     is_whole = len(wanted) == len(config.towers)
@@ -220,7 +254,19 @@ def _from_folder(
 
 def _check_complete(folder: Path) -> None:
     if not folder.is_dir():
-        raise ModelError(f"no model folder at '{folder}'; give the --output of a training run")
+        raise ModelError(
+            f"no model folder at '{folder}'; give the --output of a training run"
+            + (
+                f", or if it is a name on the hub, {_schemes(folder)}"
+                if _NAME_ON_A_HUB.fullmatch(str(folder))
+                else ""
+            )
+        )
+    if _is_foreign(folder / "config.json"):
+        raise ModelError(
+            f"'{folder}' holds a model that another library saved; {_schemes(folder)} "
+            "(omnialign plugins lists them)"
+        )
     for name in ("config.json", "model.safetensors"):
         if (folder / name).is_file():
             continue
@@ -233,6 +279,17 @@ def _check_complete(folder: Path) -> None:
             f"'{folder}' holds no model: {name} is missing; give the --output of a training run, "
             "or a folder that a model was saved to"
         )
+
+
+def _is_foreign(file: Path) -> bool:
+    """Whether a `config.json` is that of another library."""
+    try:
+        table = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return (
+        isinstance(table, dict) and "format" not in table and not table.keys().isdisjoint(_FOREIGN)
+    )
 
 
 def _read_config(folder: Path) -> _Config:

@@ -58,6 +58,8 @@ class TestSomeTowers:
     def test_a_modality_that_the_model_lacks(self, folder: Path) -> None:
         with pytest.raises(ModalityError, match=r"no modality 'toy_echo'; it has: toy_signal"):
             oa.load(folder, modalities=["toy_signal", "toy_echo"])
+        with pytest.raises(ModalityError, match=r"'toy_echo'; it has: toy_signal, toy_words$"):
+            oa.load(folder, modalities=["toy_echo"])
 
 
 def read_made(name: str, *, revision: str | None, modalities: Sequence[str] | None) -> AlignedModel:

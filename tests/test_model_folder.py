@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 import omnialign as oa
 from omnialign.building import build
-from omnialign.errors import ModelError, OmniAlignError
+from omnialign.errors import ModalityError, ModelError, OmniAlignError
 from omnialign.model_folder import load, save
 from omnialign.recipe import parse_recipe
 from omnialign.registry import Registry
@@ -286,6 +286,25 @@ def test_a_run_without_its_model(tmp_path: Path) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no model folder at .*nowhere"):
         load(tmp_path / "nowhere")
+
+
+def test_a_model_of_another_library(
+    tmp_path: Path, toys: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toys, "formats", {"made": "nowhere:read", "also": "nowhere:read"})
+    (tmp_path / "config.json").write_text('{"model_type": "odd", "architectures": ["OddModel"]}')
+    with pytest.raises(ModelError, match=rf"saved; say SCHEME:{tmp_path} .*: also:, made: \(omni"):
+        load(tmp_path)
+    with pytest.raises(ModelError, match=r"on the hub, say SCHEME:ada/birds .*: also:, made:$"):
+        load("ada/birds")
+    with pytest.raises(ModelError, match=r"--output of a training run$"):
+        load("some/deep/folder")
+
+
+@pytest.mark.parametrize("modalities", ["toy_signal", "", []])
+def test_modalities_that_are_no_list(folder: Path, modalities: Any) -> None:
+    with pytest.raises(ModalityError, match=r"is no list of modalities; say modalities = .*leave"):
+        load(folder, modalities=modalities)
 
 
 def test_it_never_unpickles(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

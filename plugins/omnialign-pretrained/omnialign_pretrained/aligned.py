@@ -39,7 +39,7 @@ def read_aligned(
     Towers, their projections, temperature and bias. A projection that is one matrix becomes the
     space's own; any other stays inside its encoder.
     """
-    config, origin = read_config(Origin(name, revision))
+    config, origin = read_config(Origin(name, revision, is_whole=True))
     whole = outline(config, origin)
     found = [m for m in KINDS if callable(getattr(whole, f"get_{m}_features", None))]
     if "text" not in found or len(found) < 2:
@@ -50,7 +50,7 @@ def read_aligned(
     wanted = [m for m in found if modalities is None or m in modalities]
     matrices = {m: matrix for m in wanted if (matrix := _matrix(whole, config, m)) is not None}
     numbers = [n for n in members(whole) if n in (*SCALES, TEMPERATURE, BIAS)]
-    rest = read_whole(origin, config, [*numbers, *matrices.values()])
+    rest = read_whole(origin, config, [*numbers, *matrices.values()], tops=members(whole))
     towers: dict[str, AlignedTower] = {}
     for m in wanted:
         towers[m] = _tower(m, origin, _pooling(whole, config, m), rest, matrices.get(m))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from logging import CRITICAL
 from pathlib import Path
 from pickle import UnpicklingError
@@ -21,6 +21,8 @@ from transformers.utils.hub import cached_file, extract_commit_hash
 
 from omnialign import ModelError
 from omnialign_pretrained.families import SETTINGS, STILL
+from omnialign_pretrained.places import hub_quietly, refuse_revision
+from omnialign_pretrained.state_dicts import listed, refusal
 
 FAULTS = (
     OSError,
@@ -47,6 +49,8 @@ class Origin:
     """A name on the hub, or a folder."""
     revision: str | None = None
     trust_remote_code: bool = False
+    is_whole: bool = False
+    """Whether all towers are wanted at once; then no code of the model is run, trusted or not."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -55,10 +59,17 @@ class Origin:
     def error(self, what: str, error: Exception) -> ModelError:
         """That `what` cannot be had, why, and what to do."""
         cause = next((x for x in str(error).splitlines() if x.strip()), type(error).__name__)
+        if isinstance(error, UnpicklingError):
+            return ModelError(f"cannot load {what} of '{self.model}': the file {refusal(error)}")
         if "trust_remote_code" in str(error):
             return ModelError(
                 f"cannot load {what} of '{self.model}': it comes with code of its own, which is "
-                "not run; if you trust it, set the encoder's trust_remote_code = true"
+                + (
+                    "never run for a whole model, trusted or not; take its towers one by one, as "
+                    "encoders with trust_remote_code = true"
+                    if self.is_whole
+                    else "not run; if you trust it, set the encoder's trust_remote_code = true"
+                )
             )
         if Path(self.model).is_dir():
             return ModelError(
@@ -68,19 +79,19 @@ class Origin:
             )
         return ModelError(
             f"cannot load {what} of '{self.model}': there is no such folder, and the hub did not "
-            f"give it ({cause.strip()}); check the name and the revision, download it once while "
-            "online, or give a local folder"
+            f"give it ({cause.strip()}); check the name and the revision; without a network, "
+            "download it once while online and set HF_HUB_OFFLINE=1, or give a local folder"
         )
 
 
 @contextmanager
 def quietly() -> Generator[None]:
-    """Without the reports and progress bars of `transformers`."""
+    """Without the reports of `transformers` and of the hub, and without progress bars."""
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(CRITICAL)
     logging.disable_progress_bar()
     try:
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), hub_quietly():
             yield
     finally:
         logging.set_verbosity(level)
@@ -93,14 +104,16 @@ def read_config(origin: Origin) -> tuple[Any, Origin]:
 
     Raises `ModelError`.
     """
+    refuse_revision(origin.model, origin.revision)
     try:
         with quietly():
             config: Any = AutoConfig.from_pretrained(origin.model, **origin.settings)
             file = cached_file(origin.model, CONFIG_NAME, revision=origin.revision)
     except FAULTS as error:
         raise origin.error("the configuration", error) from None
-    commit = extract_commit_hash(file, None) or origin.revision
-    return config, Origin(origin.model, commit, origin.trust_remote_code)
+    if Path(origin.model).is_dir():
+        return config, origin
+    return config, replace(origin, revision=extract_commit_hash(file, None) or origin.revision)
 
 
 def read_processor(origin: Origin, kinds: Sequence[Any], what: str) -> Any:
@@ -160,12 +173,16 @@ def read_whole(
     keep: Collection[str],
     without: Collection[str] = (),
     *,
+    tops: Collection[str] = (),
     fresh: bool = False,
 ) -> Any:
     """A model that consists of no more than the members at the paths `keep`.
 
     An empty path is the whole. No bytes are read of the others' weights, nor of the modules at
     `without`. `fresh` weights are not read at all.
+
+    `tops` are the names of all that the whole model consists of: a weight below none of them is
+    unexpected. Without them heads are passed over.
 
     Raises `ModelError` for weights that are missing, unexpected or of another shape.
     """
@@ -181,13 +198,14 @@ def read_whole(
                 config=config,
                 dtype=torch.float32,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # `_check` refuses them, by name
                 **given,
             )
     except FAULTS as error:
         raise origin.error("the weights", error) from None
     whole.__class__ = kind
     if not fresh:
-        _check(origin, whole, loaded, keep, without)
+        _check(origin, whole, loaded, keep, without, tops)
     return whole
 
 
@@ -238,20 +256,29 @@ def _check(
     loaded: Mapping[str, Any],
     keep: Collection[str],
     without: Collection[str],
+    tops: Collection[str],
 ) -> None:
     """Holds what was loaded against what the kept members want."""
-    tops = {name.partition(".")[0] for name in whole.state_dict()}
-    kept = tuple({f"{path or top}." for path in keep for top in tops})
+    own_tops = {name.partition(".")[0] for name in whole.state_dict()}
+    kept = tuple({f"{path or top}." for path in keep for top in own_tops})
     dropped = tuple(f"{path}." for path in without)
     own = [name.removeprefix(f"{whole.base_model_prefix}.") for name in loaded["unexpected_keys"]]
-    surplus = [n for n in own if n.startswith(kept) and not n.startswith(dropped)]
-    faults = {
-        "lacks": [n for n in loaded["missing_keys"] if not {*n.split(".")} & STILL],
-        "has in excess": [n for n in surplus if not n.endswith(LEFT_OVER)],
-    }
-    for fault, names in faults.items():
-        if names:
-            raise ModelError(
-                f"the checkpoint of '{origin.model}' {fault} {len(names)} weights of a "
-                f"{whole.config.model_type} model ({min(names)}, …); it belongs to another model"
-            )
+    missing = [n for n in loaded["missing_keys"] if not {*n.split(".")} & STILL]
+    unexpected = [
+        n
+        for n in own
+        if (n.startswith(kept) or (tops and n.partition(".")[0] not in tops))
+        and not n.startswith(dropped)
+        and not n.endswith(LEFT_OVER)
+    ]
+    about = f"the checkpoint of '{origin.model}'"
+    if missing or unexpected:
+        raise ModelError(
+            f"{about} is of another model than a {whole.config.model_type} with its config.json: "
+            f"missing {listed(missing)}; unexpected {listed(unexpected)}"
+        )
+    differing = [f"{n} {tuple(a)} for {tuple(b)}" for n, a, b in loaded["mismatched_keys"]]
+    if differing:
+        raise ModelError(
+            f"{about} holds weights of other shapes than its config.json says: {listed(differing)}"
+        )

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Self
 
 from torch import Tensor
 
-from omnialign import Encoder, OmniAlignError
-from omnialign_pretrained.state_dicts import fill, read_lazily
+from omnialign import Encoder, ModelError
+from omnialign_pretrained.places import hub_quietly
+from omnialign_pretrained.state_dicts import fill, read_lazily, refusal
 
 
 class TimmEncoder(Encoder):
@@ -34,7 +36,7 @@ class TimmEncoder(Encoder):
             is loaded with `weights_only`. A head in it is left out.
 
     Raises:
-        OmniAlignError: an unknown model or tag, or weights of another network.
+        ModelError: an unknown model or tag, or weights of another network.
     """
 
     def __init__(
@@ -45,20 +47,24 @@ class TimmEncoder(Encoder):
             import timm
             from timm.data.config import resolve_model_data_config
         except ImportError as error:
-            raise OmniAlignError(
+            raise ModelError(
                 f"the encoder 'timm' wants its library ({error}); install it: "
                 "pip install 'omnialign-pretrained[timm]'"
             ) from None
         if pretrained and weights is not None:
-            raise OmniAlignError(f"timm {model}: say pretrained or weights = {weights!r}, not both")
+            raise ModelError(f"timm {model}: say pretrained or weights = {weights!r}, not both")
         known = timm.list_models()
         if model not in known and model not in timm.list_pretrained():
             near = get_close_matches(model, [*known, *timm.list_pretrained()], n=3, cutoff=0.3)
-            raise OmniAlignError(f"timm has no model {model!r}; near it: {', '.join(near)}")
+            raise ModelError(f"timm has no model {model!r}; near it: {', '.join(near)}")
         try:
-            self.network: Any = timm.create_model(model, pretrained=pretrained, num_classes=0)
+            with hub_quietly():
+                self.network: Any = timm.create_model(model, pretrained=pretrained, num_classes=0)
+        except UnpicklingError as error:
+            raise ModelError(f"timm {model}: the file of its weights {refusal(error)}") from None
         except (OSError, RuntimeError, ValueError) as error:
-            raise OmniAlignError(f"timm does not give {model!r}: {error}") from error
+            cause = " ".join(str(error).split())
+            raise ModelError(f"timm does not give {model!r}: {cause}") from error
         if weights is not None:
             self._load(Path(weights))
         self.width = getattr(self.network, "head_hidden_size", self.network.num_features)

@@ -3,11 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from logging import CRITICAL
 from pathlib import Path
 from typing import Any
 
 from omnialign import ModelError
+
+
+def refuse_revision(name: str, revision: str | None) -> None:
+    """Raises `ModelError` for a revision of what is on this machine."""
+    if revision is not None and Path(name).exists():
+        raise ModelError(
+            f"'{name}' is on this machine and has no revision '{revision}'; leave the revision out"
+        )
+
+
+@contextmanager
+def hub_quietly() -> Generator[None]:
+    """Without the reports of `huggingface_hub` that it tries again."""
+    from huggingface_hub.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity(CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 @dataclass(frozen=True)
@@ -18,11 +42,7 @@ class Place:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        if self.revision is not None and Path(self.name).exists():
-            raise ModelError(
-                f"'{self.name}' is on this machine and has no revision '{self.revision}'; "
-                f"leave out '@{self.revision}'"
-            )
+        refuse_revision(self.name, self.revision)
 
     @property
     def is_folder(self) -> bool:
@@ -48,7 +68,8 @@ class Place:
         cause: Exception | None = None
         for name in names:
             try:
-                return Path(hf_hub_download(self.name, name, revision=self.revision))
+                with hub_quietly():
+                    return Path(hf_hub_download(self.name, name, revision=self.revision))
             except EntryNotFoundError as error:
                 cause = error
             except (OSError, ValueError) as error:
@@ -56,8 +77,8 @@ class Place:
                 break
         raise ModelError(
             f"there is no folder '{self.name}', and the hub gave no {wanted} of '{self}' "
-            f"({str(cause).strip().splitlines()[0]}); check the name, download it once while "
-            "online, or give a local folder"
+            f"({str(cause).strip().splitlines()[0]}); check the name; without a network, "
+            "download it once while online and set HF_HUB_OFFLINE=1, or give a local folder"
         )
 
     def fixed_by(self, file: Path) -> Place:

