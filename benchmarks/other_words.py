@@ -15,7 +15,7 @@ import re
 import statistics
 from pathlib import Path
 
-from real_data import ROOT, SEEDS, Metric, Task, read, run, run_folder, variants
+from real_data import ROOT, SEEDS, Metric, Task, finished, read, run, variants
 
 PLACE = re.compile(r"(<!-- other words -->\n).*?(<!-- end of other words -->)", re.DOTALL)
 MODALITIES = {
@@ -43,8 +43,7 @@ def rows(output: Path, task: Task) -> list[str]:
     """A table row for each variant that has run."""
     lines: list[str] = []
     for variant in variants(task):
-        folders = [run_folder(output, task, variant, seed) for seed in SEEDS]
-        done = [f for f in folders if (f / "seconds.json").is_file()]
+        done = finished(output, task, variant)
         if not done:
             continue
         cells: list[str] = []

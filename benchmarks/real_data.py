@@ -144,12 +144,17 @@ def read(folder: Path, metric: Metric) -> dict[str, float]:
     raise KeyError(f"{folder}: no {metric}")
 
 
+def finished(output: Path, task: Task, variant: str) -> list[Path]:
+    """The runs that have come to their end."""
+    folders = [run_folder(output, task, variant, seed) for seed in SEEDS]
+    return [folder for folder in folders if (folder / "seconds.json").is_file()]
+
+
 def rows(output: Path, task: Task) -> list[str]:
     """Table rows of a task: a metric a row, a variant a column of its own line."""
     lines: list[str] = []
     for variant in variants(task):
-        folders = [run_folder(output, task, variant, seed) for seed in SEEDS]
-        done = [f for f in folders if (f / "seconds.json").is_file()]
+        done = finished(output, task, variant)
         if not done:
             continue
         seconds = statistics.median(json.loads((f / "seconds.json").read_text()) for f in done)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -85,8 +86,9 @@ class _ImageBindTower(Encoder):
         self._build(_sizes(path, state, self.published))
         _load(path, state, [self])
 
+    @abstractmethod
     def _build(self, sizes: Sizes) -> None:
-        raise NotImplementedError
+        """Makes the network and the preprocessing, with fresh weights."""
 
     @classmethod
     def _built(cls, sizes: Sizes) -> Self:
