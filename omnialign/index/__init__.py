@@ -1,0 +1,1 @@
+"""A library: a collection that lasts, and is searched by meaning."""
