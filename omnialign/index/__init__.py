@@ -1,0 +1,1 @@
+"""A collection that lasts: files, their embeddings, and what finds them again."""
