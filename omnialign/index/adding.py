@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -117,13 +118,21 @@ class Adder:
         self._committed_at = time.monotonic()
 
     def add(
-        self, files: Iterable[File], space: SharedSpace, *, workers: int, batch_size: int
+        self,
+        files: Iterable[File],
+        space: Callable[[], SharedSpace],
+        *,
+        workers: int,
+        batch_size: int,
     ) -> None:
-        """Embeds what is new or changed of `files`."""
+        """Embeds what is new or changed of `files`; the model is asked for if there is any."""
         to_embed = self._to_embed(files)
-        stream = ((file, Path(file.path), file.modality) for file in to_embed)
         try:
-            for done in embed_files(space, stream, workers=workers, batch_size=batch_size):
+            first = next(to_embed, None)
+            if first is None:
+                return
+            stream = ((file, Path(file.path), file.modality) for file in chain([first], to_embed))
+            for done in embed_files(space(), stream, workers=workers, batch_size=batch_size):
                 file: File = done.key
                 if done.segments is None:
                     self._note(file, done.problem or "unreadable")

@@ -46,7 +46,12 @@ class Index:
     def __init__(self, store: Store, model: str | Path | None = None) -> None:
         """Use `create` and `open`."""
         self._store = store
-        self._about = json.loads(store.documents(ABOUT)[ABOUT])
+        about = store.documents(ABOUT).get(ABOUT)
+        if about is None:
+            raise OmniAlignError(
+                f"the library '{store.uri}' was not made to its end; remove it and make it again"
+            )
+        self._about = json.loads(about)
         if self._about["format"] != FORMAT:
             raise OmniAlignError(
                 f"the library '{store.uri}' has format {self._about['format']}; this version of "
@@ -180,7 +185,7 @@ class Index:
             if progress is not None:
                 total = sum(1 for _ in self._collect(given, modality, {}))
                 files = counted(files, total, progress)
-            adder.add(files, self.space, workers=workers, batch_size=batch_size)
+            adder.add(files, self.model.space, workers=workers, batch_size=batch_size)
             missing = adder.gone(lambda path: is_below(path, given))
             adder.report.gone = sorted(missing)
             if prune:
