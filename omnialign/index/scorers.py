@@ -25,6 +25,8 @@ Rows = slice | Places
 """Rows of one stretch, or at any places in ascending order."""
 
 GROUP = 64
+FEW_BLOCK, DEVICE_BLOCK = 1 << 18, 1 << 27
+"""Pairs of a query and a row in a block: of a thread with few queries, and of an accelerator."""
 HALF_MARGIN = 2.0**-9
 """Products of unit vectors in float16, summed in float32: three roundings of 2⁻¹¹ and a spare."""
 BELOW = np.float32(-2)
@@ -44,9 +46,15 @@ class Pairs(NamedTuple):
 
 
 class Scorer(ABC):
-    """Cosines of some queries with rows, off by at most `margins` (q,)."""
+    """Cosines of some queries with rows, off by at most `margins` (q,).
+
+    first_round, last_round: pairs of a query and a row to look at before the best of them are
+    compared exactly, which raises the floors of the next round.
+    """
 
     margins: Floats
+    first_round: int = 1 << 22
+    last_round: int = 1 << 24
 
     @abstractmethod
     def cosines(self, rows: Rows) -> torch.Tensor:
@@ -85,7 +93,6 @@ class FewQueries(Scorer):
     """Queries; for more a matrix product is faster."""
     ALONE = 3
     """Queries that are faster one by one than as a small matrix."""
-    BLOCK = 1 << 18
 
     def __init__(self, codes: Codes, queries: CodedQueries, pool: ThreadPoolExecutor) -> None:
         import numkong
@@ -123,7 +130,7 @@ class FewQueries(Scorer):
                 found.append(Pairs(query, places(part, which, row), cosines))
             return found
 
-        size = max(256, self.BLOCK // max(width, 16))
+        size = max(256, FEW_BLOCK // max(width, 16))
         found = list(self._pool.map(block, blocks(rows, size)))
         return [joined([pairs[m] for pairs in found]) for m in range(len(masks))]
 
@@ -131,7 +138,7 @@ class FewQueries(Scorer):
 class Batch(Scorer):
     """Matrix products by torch, in blocks whose products stay in a cache."""
 
-    BLOCK = 1 << 20
+    block: int = 1 << 20
     _units: Floats
 
     @abstractmethod
@@ -147,7 +154,7 @@ class Batch(Scorer):
     def above(self, rows: Rows, masks: Sequence[Mask | None], floors: Floats) -> list[Pairs]:
         bounds = self._bounds(floors)
         found: list[list[Pairs]] = [[] for _ in masks]
-        for part in blocks(rows, max(GROUP, self.BLOCK // len(self._units))):
+        for part in blocks(rows, max(GROUP, self.block // len(self._units))):
             products = self._products(part)
             for mask, bound, pairs in zip(masks, bounds, found, strict=True):
                 which = allowed(part, mask)
@@ -193,16 +200,17 @@ class ManyQueries(Batch):
         return torch_of(whole_bounds(floors - self.margins, self._units))
 
 
-class OnDevice(Batch):
-    """Products in float16 on an accelerator that holds the vectors."""
+class Plain(Batch):
+    """Products of the vectors themselves, in their own precision and where they are."""
 
-    BLOCK = 1 << 27
-
-    def __init__(self, vectors: torch.Tensor, queries: Floats) -> None:
+    def __init__(self, vectors: torch.Tensor, queries: Floats, margin: float) -> None:
         self._vectors = vectors
         self._queries = torch_of(queries).to(vectors.device, vectors.dtype).t()
         self._units = np.ones(len(queries), np.float32)
-        self.margins = self._units * HALF_MARGIN
+        self.margins = self._units * np.float32(margin)
+        if vectors.device.type != "cpu":
+            self.block = DEVICE_BLOCK
+            self.first_round, self.last_round = DEVICE_BLOCK // 4, DEVICE_BLOCK * 2
 
     def _products(self, rows: Rows) -> torch.Tensor:
         at = rows if isinstance(rows, slice) else torch_of(rows).to(self._vectors.device)
