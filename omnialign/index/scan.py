@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from omnialign.errors import OmniAlignError
-from omnialign.index.codes import SLACK, Floats, code, code_queries
+from omnialign.index.codes import SLACK, Codes, Floats, code, code_queries
 from omnialign.index.scorers import (
     HALF_MARGIN,
     FewQueries,
@@ -182,6 +182,20 @@ class Scan:
             )
             for m in range(len(masks))
         ]
+
+    def codes(self) -> Codes:
+        """All rows (n, D) int8, memory-mapped; their products rank as cosines do, nearly."""
+        return self._codes
+
+    def compare(self, queries: Floats, candidates: Places, k: int) -> Neighbours:
+        """The `k` best for each query (q, D) of its candidates (q, c), compared in float32.
+
+        A candidate of -1 is none.
+        """
+        query, column = np.nonzero(candidates >= 0)
+        places = candidates[query, column]
+        pairs = Pairs(query, places, np.zeros(len(places), np.float32))
+        return self._merged(_nothing(len(queries), k), pairs, queries)
 
     def _search(self, queries: Floats, k: int, masks: Sequence[Mask | None]) -> list[Neighbours]:
         import torch
