@@ -42,8 +42,9 @@ def search(
 ) -> None:
     """Find files by words, or by a file of any modality.
 
-    Examples: `omnialign search library "three red circles" -k 3`,
-    `omnialign search photos/ "a dog" --model runs/image-text`
+    A folder is read each time and wants `--model`; a library is made by `omnialign index`.
+
+    Example: `omnialign search library "three red circles" -k 3`
     """
     import omnialign as oa
     from omnialign.index.store import is_library
