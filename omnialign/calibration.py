@@ -79,9 +79,9 @@ class Calibration:
     du Preez 2006, doi:10.1016/j.csl.2005.08.001). Pairs share what they have in common: the slope
     and offset of all, in deviations above chance, count as `TRUST` matches in the fit of each.
 
-    A query of a modality without a sample is measured against itself: chance is its cosines with
-    the sample of the gallery's modality (T-norm: Auckenthaler et al. 2000,
-    doi:10.1006/dspr.1999.0360).
+    For a query of a modality without a sample, chance is its own cosines with the sample of the
+    items' modality (T-norm: Auckenthaler et al. 2000, doi:10.1006/dspr.1999.0360), which forgets
+    that nothing there may fit it.
 
     Args:
         vectors: by modality, a sample of unit vectors `(n, D)`.
@@ -128,7 +128,8 @@ class Calibration:
             query: a unit vector `(D,)`.
             modality: of the items.
             cosines: between the query and the items, `(n,)`.
-            query_modality: of the query; None for one of several, as a mean of words and a picture.
+            query_modality: of the query; None for one of several, as a mean of words and a picture,
+                which takes the mean log-odds over all that the sample has.
 
         Returns:
             float64 `(n,)` from 0 to 1; strictly rising with the cosine.
@@ -139,8 +140,11 @@ class Calibration:
         return (1 - TILT) * _sigmoid(odds) + TILT * (1 + cosines) / 2
 
     def _line(self, query: Array, modality: str, query_modality: str | None) -> _Line:
-        if query_modality is not None and self._compares(query_modality, modality):
-            return self._of_pair(query_modality, modality)
+        among = self._vectors if query_modality is None else [query_modality]
+        lines = [self._of_pair(m, modality) for m in among if self._compares(m, modality)]
+        if lines:
+            slopes, offsets = zip(*lines, strict=True)
+            return _Line(float(np.mean(slopes)), float(np.mean(offsets)))
         chances = {m: _Chance.of(sample @ query) for m, sample in self._vectors.items()}
         if not chances:
             return self._shared.of(0.0, query.size**-0.5)  # of unit vectors in every direction

@@ -68,6 +68,19 @@ def test_a_mixed_gallery_is_ranked_by_meaning(world: World) -> None:
     assert far < 0.8
 
 
+def test_a_query_of_several_modalities_takes_what_lies_between(world: World) -> None:
+    calibration = world.calibration()
+    query, cosines = world.vectors("words")[0], np.array([0.97])
+
+    def odds(query_modality: str | None) -> float:
+        score = float(calibration.scores(query, "far", cosines, query_modality)[0])
+        return float(np.log(score / (1 - score)))
+
+    own = [odds(name) for name in world.cones]
+    assert min(own) < max(own)
+    assert odds(None) == pytest.approx(np.mean(own), abs=0.05)
+
+
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("query_modality", ["words", "near", "elsewhere", None])
 @pytest.mark.parametrize("modality", ["near", "far", "words", "nowhere"])

@@ -46,7 +46,9 @@ def test_a_run_keeps_half_of_its_test_rows(tmp_path: Path) -> None:
     ]
     assert len(together) == 2 * len(kept)  # the toy says everything twice
     places = found.partners[pair.modalities]
-    for modality, items, own in zip(pair.modalities, zip(*together), places.T, strict=True):
+    for modality, items, own in zip(
+        pair.modalities, zip(*together, strict=True), places.T, strict=True
+    ):
         embedded = space.embed([*items], modality)
         torch.testing.assert_close(found.vectors[modality][own], embedded)
     assert found.fingerprints == {m: space.tower(m).fingerprint() for m in space.modalities}
