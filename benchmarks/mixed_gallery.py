@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from omnialign_scenes import Scenes
 
 import omnialign as oa
 from omnialign.calibration import Array, Calibration
@@ -28,7 +29,6 @@ from omnialign.engine.holding_out import kept_rows
 from omnialign.evaluation.evaluate import run_recipe
 from omnialign.evaluation.metrics import Estimate, estimate
 from omnialign.recipe import Recipe
-from omnialign.registry import registry
 from omnialign.space import SharedSpace
 
 SEEDS = range(1, 5)
@@ -46,7 +46,7 @@ class Question:
     modality: str
     queries: Array
     meanings: Sequence[str]
-    gallery: dict[str, tuple[Array, Sequence[str]]]
+    gallery: Mapping[str, tuple[Array, Sequence[str]]]
 
 
 def captioned(space: SharedSpace, recipe: Recipe) -> Question:
@@ -68,12 +68,8 @@ def captioned(space: SharedSpace, recipe: Recipe) -> Question:
 
 def of_scenes(space: SharedSpace, modalities: Sequence[str]) -> Iterator[Question]:
     """What shows the same, asked in words, and by each modality for the others."""
-    source = registry().source("scenes")
-    rows = [
-        row
-        for seed in SEEDS
-        for row in list(source(modalities=modalities, split="test", num_scenes=500, seed=seed))
-    ]
+    sources = [Scenes(modalities, split="test", num_scenes=500, seed=seed) for seed in SEEDS]
+    rows = [source[i] for source in sources for i in range(len(source))]
     meanings = [str(row["text"][0]) for row in rows]
     gallery = {m: (space.embed([row[m] for row in rows], m).numpy(), meanings) for m in modalities}
     for name in ("text", *(f"text_{modality}" for modality in modalities)):
@@ -167,7 +163,7 @@ def ways_of(space: SharedSpace, question: Question) -> dict[str, Scores]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description="Recall in mixed galleries.")
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     for run in parser.parse_args().runs:
         space, recipe = oa.load(run), run_recipe(run)
