@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from omnialign_scenes import Scenes
+from omnialign_scenes.grammar import Modality
 
 import omnialign as oa
 from omnialign.calibration import Array, Calibration
@@ -33,6 +34,7 @@ from omnialign.space import SharedSpace
 
 SEEDS = range(1, 5)
 """Of scenes; those of the recipe have seed 0."""
+MODALITIES: tuple[Modality, ...] = ("image", "audio", "video", "pointcloud", "timeseries")
 AT = (1, 10)
 NUM_EXAMPLES = 64
 Scores = Callable[[Array, str, Array], Array]
@@ -66,13 +68,13 @@ def captioned(space: SharedSpace, recipe: Recipe) -> Question:
     return Question("own captions", words, space.embed(asked, words).numpy(), asked, gallery)
 
 
-def of_scenes(space: SharedSpace, modalities: Sequence[str]) -> Iterator[Question]:
+def of_scenes(space: SharedSpace) -> Iterator[Question]:
     """What shows the same, asked in words, and by each modality for the others."""
-    sources = [Scenes(modalities, split="test", num_scenes=500, seed=seed) for seed in SEEDS]
+    sources = [Scenes(MODALITIES, split="test", num_scenes=500, seed=seed) for seed in SEEDS]
     rows = [source[i] for source in sources for i in range(len(source))]
     meanings = [str(row["text"][0]) for row in rows]
-    gallery = {m: (space.embed([row[m] for row in rows], m).numpy(), meanings) for m in modalities}
-    for name in ("text", *(f"text_{modality}" for modality in modalities)):
+    gallery = {m: (space.embed([row[m] for row in rows], m).numpy(), meanings) for m in MODALITIES}
+    for name in ("text", *(f"text_{modality}" for modality in MODALITIES)):
         asked = [row[name][i % 3] for i, row in enumerate(rows)]
         title = "words: what all show" if name == "text" else f"words: {name[5:]}"
         yield Question(title, space.words, space.embed(asked).numpy(), meanings, gallery)
@@ -169,9 +171,8 @@ def main() -> None:
         space, recipe = oa.load(run), run_recipe(run)
         print(f"\n### {recipe.description}")
         questions = [captioned(space, recipe)]
-        modalities = [*questions[0].gallery]
         if all(data.source.name == "scenes" for data in recipe.data.values()):
-            questions += of_scenes(space, modalities)
+            questions += of_scenes(space)
         for question in questions:
             report(question, ways_of(space, question))
 
