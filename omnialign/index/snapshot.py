@@ -22,6 +22,7 @@ import pyarrow as pa
 from filelock import FileLock
 
 from omnialign.data.features import cache_folder
+from omnialign.errors import OmniAlignError
 from omnialign.index.rows import WITHOUT_VECTORS, vectors_of
 from omnialign.index.scan import Scan
 from omnialign.index.store import Array, Neighbours
@@ -88,8 +89,12 @@ class Snapshot:
             file.unlink()
             return False
         places = rows.column("place").to_numpy()
-        scan = Scan.open(self._folder, self._dim)
-        if len(scan) < (int(places[-1]) + 1 if len(places) else 0):
+        try:
+            scan = Scan.open(self._folder, self._dim)
+            is_whole = len(scan) > (int(places[-1]) if len(places) else -1)
+        except OmniAlignError:
+            is_whole = False
+        if not is_whole:
             self.discard(self._folder)
             self._folder.mkdir(parents=True)
             return False
