@@ -110,7 +110,8 @@ class MilvusStore(Store):
 
     def drop(self, name: str) -> None:
         collection = f"{self._address.library}_{name}"
-        self._milvus("drop_collection", collection)
+        if self._milvus("has_collection", collection):
+            self._milvus("drop_collection", collection)
         self.remove_documents(list(self._found(f"{_OWN}{collection}/")))
 
     @contextmanager
