@@ -121,7 +121,7 @@ class Adder:
     ) -> None:
         """Embeds what is new or changed of `files`."""
         to_embed = self._to_embed(files)
-        stream = ((file, file.path, file.modality) for file in to_embed)
+        stream = ((file, Path(file.path), file.modality) for file in to_embed)
         try:
             for done in embed_files(space, stream, workers=workers, batch_size=batch_size):
                 file: File = done.key
