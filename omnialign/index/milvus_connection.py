@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,9 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from omnialign.errors import OmniAlignError
 
 TOKEN = "OMNIALIGN_MILVUS_TOKEN"
+_CONNECT_SECONDS = 30
 _TIMEOUT_SECONDS = 120
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # errors are raised, and said once
 MAX_BYTES = 65_535
 """Of a text in Milvus."""
 
@@ -50,6 +53,10 @@ class Address:
         return cls(server, library, token, "".join(database))
 
 
+def _one_line(error: MilvusException) -> str:
+    return " ".join(str(error.message).split())
+
+
 def without_token(uri: str) -> str:
     return re.sub(r"//[^/]*@", "//", uri)
 
@@ -63,19 +70,28 @@ class MilvusConnection:
 
     def __call__(self, method: str, *args: Any, **options: Any) -> Any:
         """A method of `MilvusClient`."""
+        if self._client is None:
+            self._client = self._connected()
         try:
-            if self._client is None:
-                self._client = MilvusClient(
-                    uri=self.address.server,
-                    token=self.address.token,
-                    db_name=self.address.database,
-                    timeout=10,
-                )
             return getattr(self._client, method)(*args, timeout=_TIMEOUT_SECONDS, **options)
         except MilvusException as error:
             raise OmniAlignError(
                 f"Milvus at {self.address.server} cannot do what was asked ({method}): "
-                f"{' '.join(str(error.message).split())}"
+                f"{_one_line(error)}"
+            ) from error
+
+    def _connected(self) -> MilvusClient:
+        try:
+            return MilvusClient(
+                uri=self.address.server,
+                token=self.address.token,
+                db_name=self.address.database,
+                timeout=_CONNECT_SECONDS,
+            )
+        except MilvusException as error:
+            raise OmniAlignError(
+                f"no Milvus answers at {self.address.server}; start it, or mend the address or the "
+                f"token, which {TOKEN} gives ({_one_line(error)})"
             ) from error
 
     def create(
@@ -126,7 +142,7 @@ class MilvusConnection:
                 yield batch
         except MilvusException as error:
             raise OmniAlignError(
-                f"Milvus at {self.address.server} stopped while it was read: {error.message}"
+                f"Milvus at {self.address.server} stopped while it was read: {_one_line(error)}"
             ) from error
         finally:
             rows.close()

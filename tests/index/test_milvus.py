@@ -109,9 +109,10 @@ class TestAddress:
             MilvusStore("milvus://secret@host/no-name")
         assert "secret" not in str(caught.value)
 
-    def test_no_server(self) -> None:
-        with pytest.raises(OmniAlignError, match=r"Milvus at http://127\.0\.0\.1:1 cannot do"):
+    def test_no_server(self, caplog: pytest.LogCaptureFixture) -> None:
+        with pytest.raises(OmniAlignError, match=r"no Milvus answers at http://127\.0\.0\.1:1;"):
             MilvusStore("milvus://127.0.0.1:1/pets").exists()
+        assert "Traceback" not in caplog.text
 
 
 class TestDocuments:
@@ -314,7 +315,7 @@ import sys
 sys.path.insert(0, sys.argv[2])
 from tests.index.test_milvus import MilvusStore, table, DIM, pa
 rows = MilvusStore(sys.argv[1]).rows("rows", DIM)
-seed = int(sys.argv[3])
+seed = 0
 while True:
     seed += 1
     made = pa.concat_tables([table(path, 1 + seed % 4, seed=seed) for path in ("a", "b")])
@@ -335,18 +336,16 @@ def versions(rows: MilvusRows) -> list[str]:
 
 def test_a_process_is_killed_while_it_writes(uri: str, rows: MilvusRows) -> None:
     root = str(Path(__file__).parents[2])
-    for start in (0, 1000):
-        command = [sys.executable, "-c", WRITER, uri, root, str(start)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
-            try:
-                assert writer.stdout is not None
-                assert all(writer.stdout.readline() for _ in range(3))
-                for _ in range(5):
-                    assert len(versions(rows)) == 1
-                time.sleep(random.Random(start).random() / 10)
-            finally:
-                writer.kill()
-        assert len(versions(rows)) == 1
+    command = [sys.executable, "-c", WRITER, uri, root]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout is not None
+            assert all(writer.stdout.readline() for _ in range(3))
+            for _ in range(20):
+                assert len(versions(rows)) == 1
+        finally:
+            writer.kill()
+    assert len(versions(rows)) == 1
     rows.replace(["a", "b"], table("c", 0))
     rows.settle()
     assert stored(rows) == 0
