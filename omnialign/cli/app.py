@@ -9,6 +9,7 @@ import typer
 from omnialign.cli.benchmarks import mteb
 from omnialign.cli.cache import cache
 from omnialign.cli.comparison import compare
+from omnialign.cli.copying import copy
 from omnialign.cli.demo import demo
 from omnialign.cli.exporting import export
 from omnialign.cli.indexing import duplicates, index
@@ -57,6 +58,7 @@ app.command()(search)
 app.command()(duplicates)
 app.command()(classify)
 app.command()(embed)
+app.command()(copy)
 app.command()(compare)
 app.command()(interpolate)
 app.command()(card)

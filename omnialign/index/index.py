@@ -27,6 +27,7 @@ from omnialign.model_folder import load
 
 if TYPE_CHECKING:
     from omnialign.contract import Preview
+    from omnialign.index.copying import Copied
     from omnialign.index.upkeep import Duplicates, Verified
     from omnialign.space import SharedSpace
 
@@ -338,6 +339,16 @@ class Index:
         from omnialign.index.upkeep import export
 
         return export(self, Path(file))
+
+    def copy_to(self, uri: str | Path, progress: Progress | None = None) -> Copied:
+        """Copies the library to another place, a folder or Milvus, and compares every row.
+
+        Files stay where they are. A copy that was interrupted begins anew when it is called again.
+        """
+        from omnialign.index.copying import copy_library
+
+        table = self._about["table"]
+        return copy_library(self._store, str(uri), table, self.dim, progress)
 
     def rebuild(
         self,

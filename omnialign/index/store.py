@@ -127,7 +127,7 @@ def open_store(uri: str) -> Store:
 
     Raises `OmniAlignError` where what it needs is not installed.
     """
-    if uri.startswith("milvus://"):
+    if uri.startswith(("milvus://", "milvus+tls://")):
         try:
             return import_module("omnialign.index.milvus").MilvusStore(uri)
         except ModuleNotFoundError as error:
