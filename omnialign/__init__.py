@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     )
     from omnialign.encoder import Encoder, pad_and_stack
     from omnialign.errors import ModelError, OmniAlignError, ReadError
+    from omnialign.index import Index
     from omnialign.model_folder import load
     from omnialign.segments import EmbeddedSegment
     from omnialign.space import SharedSpace
@@ -51,6 +52,7 @@ _HOME = {
     "ModelError": "errors",
     "OmniAlignError": "errors",
     "ReadError": "errors",
+    "Index": "index",
     "EmbeddedSegment": "segments",
     "SharedSpace": "space",
     "build_encoder": "building",
@@ -67,6 +69,7 @@ __all__ = [
     "Claim",
     "EmbeddedSegment",
     "Encoder",
+    "Index",
     "Modality",
     "ModelError",
     "OmniAlignError",

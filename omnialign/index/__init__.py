@@ -1,1 +1,6 @@
-"""A collection that lasts: files, their embeddings, and what finds them again."""
+"""A persistent, searchable collection: files, their segments' vectors, and questions to them."""
+
+from omnialign.index.index import Index
+from omnialign.index.searching import Hit
+
+__all__ = ["Hit", "Index"]

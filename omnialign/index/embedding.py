@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -37,7 +38,7 @@ class EmbeddedFile:
 
 def embed_files(
     space: SharedSpace,
-    files: Iterable[tuple[Any, Any, str]],
+    files: Iterable[tuple[Any, str | Path, str]],
     *,
     workers: int = 0,
     batch_size: int = 64,
@@ -50,8 +51,8 @@ def embed_files(
     files.
 
     Args:
-        files: each a key of the caller's, the path (or what else its modality reads) and the
-            modality. Taken as work goes on, so they may be a million.
+        files: each a key of the caller's, the path and the modality. Taken as work goes on, so they
+            may be a million.
         workers: processes that read; with 0 this one does. Each takes a core and some seconds to
             start.
         batch_size: encoder inputs in one forward, all of one modality.
@@ -67,7 +68,7 @@ def embed_files(
 
 
 def _embed(
-    space: SharedSpace, files: Iterable[tuple[Any, Any, str]], workers: int, batch_size: int
+    space: SharedSpace, files: Iterable[tuple[Any, str | Path, str]], workers: int, batch_size: int
 ) -> Iterator[EmbeddedFile]:
     opened: dict[int, _Opened] = {}
 
@@ -75,7 +76,7 @@ def _embed(
         for number, (key, path, modality) in enumerate(files):
             space.tower(modality)  # raises where there is none
             opened[number] = _Opened(key, modality)
-            yield File(number, path, modality)
+            yield File(number, Path(path), modality)
 
     pipelines = {name: space.tower(name).pipeline for name in space.modalities}
     pools = {name: _Pool(batch_size) for name in space.modalities}

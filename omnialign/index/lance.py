@@ -1,0 +1,181 @@
+"""Libraries in LanceDB: a folder, or the URI of an object storage.
+
+Axes: q queries, n rows, D dim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lancedb
+import pyarrow as pa
+from filelock import FileLock, Timeout
+
+from omnialign.errors import OmniAlignError
+from omnialign.index.rows import schema
+from omnialign.index.snapshot import Snapshot, snapshot_folder
+from omnialign.index.store import Array, Neighbours, Rows, Store
+
+if TYPE_CHECKING:
+    from omnialign.index.where import Where
+
+_DOCUMENTS = pa.schema([("key", pa.string()), ("body", pa.string())])
+_VALUES_AT_ONCE = 1000
+_KEEP_OLD_VERSIONS = timedelta(hours=1)
+"""Who reads an old version meanwhile can finish."""
+
+
+class LanceStore(Store):
+    """A LanceDB database, one a library; each change of a table is a version of it."""
+
+    def __init__(self, uri: str) -> None:
+        self.is_local = "://" not in uri
+        self.uri = str(Path(uri).absolute()) if self.is_local else uri
+        self._opened: lancedb.DBConnection | None = None
+
+    @property
+    def _database(self) -> lancedb.DBConnection:
+        if self._opened is None:
+            try:
+                self._opened = lancedb.connect(self.uri)
+            except (OSError, RuntimeError, ValueError) as error:
+                raise OmniAlignError(f"no library can be kept at '{self.uri}': {error}") from None
+        return self._opened
+
+    def exists(self) -> bool:
+        if self.is_local:
+            return (Path(self.uri) / "documents.lance").is_dir()
+        return "documents" in self._names()
+
+    def _names(self) -> list[str]:
+        return list(self._database.list_tables().tables)
+
+    def _documents(self) -> Any:
+        if self.exists():
+            return self._database.open_table("documents")
+        return self._database.create_table("documents", schema=_DOCUMENTS)
+
+    def documents(self, prefix: str = "") -> dict[str, str]:
+        if not self.exists():
+            return {}
+        found = self._documents().search().limit(None).to_arrow().to_pylist()
+        return {row["key"]: row["body"] for row in found if row["key"].startswith(prefix)}
+
+    def write_documents(self, documents: Mapping[str, str]) -> None:
+        if documents:
+            columns = {"key": list(documents), "body": list(documents.values())}
+            rows = pa.table(columns, schema=_DOCUMENTS)
+            merge = self._documents().merge_insert("key").when_matched_update_all()
+            merge.when_not_matched_insert_all().execute(rows)
+
+    def remove_documents(self, keys: Sequence[str]) -> None:
+        if keys:
+            self._documents().delete(_is_one_of("key", keys))
+
+    def rows(self, name: str, dim: int) -> LanceRows:
+        database = self._database
+        if name in self._names():
+            table = database.open_table(name)
+        else:
+            table = database.create_table(name, schema=schema(dim), exist_ok=True)
+        return LanceRows(table, snapshot_folder(self.uri, name, self.is_local), dim)
+
+    def drop(self, name: str) -> None:
+        if name in self._names():
+            self._database.drop_table(name)
+        Snapshot.discard(snapshot_folder(self.uri, name, self.is_local))
+
+    @contextmanager
+    def lock(self) -> Generator[None]:
+        if not self.is_local:
+            yield
+            return
+        Path(self.uri).mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(Path(self.uri) / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise OmniAlignError(
+                f"another process is writing to '{self.uri}'; wait until it has finished"
+            ) from None
+
+
+class LanceRows(Rows):
+    """A Lance table; searched by a scan over a snapshot of it on the local disk."""
+
+    def __init__(self, table: Any, folder: Path, dim: int) -> None:
+        self._table = table
+        self._dim = dim
+        self._snapshot = Snapshot(folder, dim)
+
+    @property
+    def version(self) -> str:
+        self._table.checkout_latest()
+        return str(self._table.version)
+
+    def count(self) -> int:
+        self._table.checkout_latest()
+        return self._table.count_rows()
+
+    def replace(self, paths: Sequence[str], rows: pa.Table) -> None:
+        if not self._may_hold(paths):
+            self._table.add(rows)
+            return
+        merge = self._table.merge_insert("id").when_matched_update_all()
+        merge = merge.when_not_matched_insert_all()
+        merge.when_not_matched_by_source_delete(_is_one_of("path", paths)).execute(rows)
+
+    def _may_hold(self, paths: Sequence[str]) -> bool:
+        return bool(paths) and self._table.count_rows(_is_one_of("path", paths)) > 0
+
+    def remove(self, ids: Sequence[str]) -> None:
+        for start in range(0, len(ids), _VALUES_AT_ONCE):
+            self._table.delete(_is_one_of("id", ids[start : start + _VALUES_AT_ONCE]))
+
+    def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        self._table.checkout_latest()
+        yield from self._table.search().select(list(columns)).to_batches(4096)
+
+    def find(self, column: str, values: Sequence[str], columns: Sequence[str]) -> pa.Table:
+        self._table.checkout_latest()
+        parts = [
+            self._table.search()
+            .where(_is_one_of(column, values[start : start + _VALUES_AT_ONCE]))
+            .select(list(columns))
+            .limit(None)
+            .to_arrow()
+            for start in range(0, len(values), _VALUES_AT_ONCE)
+        ]
+        kind = schema(self._dim)
+        empty = pa.schema([kind.field(name) for name in columns]).empty_table()
+        return pa.concat_tables(parts or [empty]).select(list(columns))
+
+    def nearest(
+        self, queries: Array, k: int, modalities: Sequence[str], where: Where | None = None
+    ) -> list[dict[str, Neighbours]]:
+        return self._current().nearest(queries, k, modalities, where)
+
+    def matching(self, where: Where) -> list[str]:
+        return self._current().matching(where)
+
+    def metadata_columns(self) -> dict[str, str]:
+        return self._current().metadata_columns()
+
+    def modalities(self) -> dict[str, int]:
+        return self._current().modalities()
+
+    def _current(self) -> Snapshot:
+        self._snapshot.follow(self._table)
+        return self._snapshot
+
+    def settle(self) -> None:
+        self._table.optimize(cleanup_older_than=_KEEP_OLD_VERSIONS)
+
+
+def _is_one_of(column: str, values: Sequence[str]) -> str:
+    quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+    return f"{column} IN ({quoted})"
