@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
+from pathlib import Path
 from queue import Empty, Queue, SimpleQueue
 from threading import Thread
 from typing import IO, Any
@@ -40,8 +41,7 @@ class File:
     """What is to be read, with the number that its inputs come back with."""
 
     number: int
-    path: Any
-    """Or what else the modality reads, if it can be pickled."""
+    path: Path
     modality: str
 
 
@@ -56,7 +56,7 @@ Told = Segment[Any] | End
 """A segment whose sample is an encoder input, or the end of its file."""
 
 
-def read_file(pipeline: Pipeline, path: Any) -> Iterator[Told]:
+def read_file(pipeline: Pipeline, path: Path) -> Iterator[Told]:
     """The inputs of a file, one after the other, and its end; raises nothing."""
     try:
         for segment in pipeline.read_segments(path):

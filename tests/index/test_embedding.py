@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,11 @@ WINDOW_SECONDS = 4.0
 HOSTILE = """
 import os, signal, time
 from pathlib import Path
-from omnialign.testing.toy import ToySignal
+from omnialign.testing.toy import ToySignal, ToyWords
+
+class WordFiles(ToyWords):
+    def read(self, source):
+        return super().read(source.read_text())
 
 class HostileSignal(ToySignal):
     def read_segments(self, source, window):
@@ -55,12 +61,13 @@ def space() -> SharedSpace:
 
 @pytest.fixture
 def hostile(space: SharedSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SharedSpace:
-    """With a reader that dies, hangs or prints, as the name of the file says."""
+    """With a reader that dies, hangs or prints, as a file is called, and with words in files."""
     (tmp_path / "hostile_signal.py").write_text(HOSTILE)
     monkeypatch.syspath_prepend(tmp_path)
-    from hostile_signal import HostileSignal  # pyright: ignore[reportMissingImports]
-
-    space.tower("toy_signal").modality = HostileSignal()
+    monkeypatch.delitem(sys.modules, "hostile_signal", raising=False)
+    hostile_signal = import_module("hostile_signal")
+    space.tower("toy_signal").modality = hostile_signal.HostileSignal()
+    space.tower("toy_words").modality = hostile_signal.WordFiles()
     return space
 
 
@@ -73,6 +80,16 @@ def signals(folder: Path, *names: str, seconds: int = 10) -> list[tuple[str, Pat
         )
         for place, name in enumerate(names)
     ]
+
+
+def words(folder: Path, *counts: int) -> list[tuple[int, Path, str]]:
+    """Files of so many words."""
+    found: list[tuple[int, Path, str]] = []
+    for count in counts:
+        path = folder / f"{count}.words"
+        path.write_text("high " * count)
+        found.append((count, path, "toy_words"))
+    return found
 
 
 def embedded(space: SharedSpace, files: Any, **settings: Any) -> dict[Any, EmbeddedFile]:
@@ -94,16 +111,13 @@ def check_same(found: EmbeddedFile, space: SharedSpace, item: Any, modality: str
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(0, 1), (0, 4), (0, 64), (1, 4), (2, 4)])
 def test_mixed_files_give_what_each_gives_alone(
-    space: SharedSpace, tmp_path: Path, workers: int, batch_size: int
+    hostile: SharedSpace, tmp_path: Path, workers: int, batch_size: int
 ) -> None:
-    files: list[tuple[Any, Any, str]] = []
-    for place, each in enumerate(signals(tmp_path, *"abcdefg")):
-        words = "very " * (7 * place % 5) + "high"
-        files += [each, (place, words, "toy_words")]
-    found = embedded(space, iter(files), workers=workers, batch_size=batch_size)
-    assert found.keys() == {key for key, _, _ in files}
-    for key, item, modality in files:
-        check_same(found[key], space, item, modality)
+    pairs = zip(signals(tmp_path, *"abcdefg"), words(tmp_path, 3, 1, 9, 2, 7, 4, 0), strict=True)
+    files: list[tuple[Any, Path, str]] = [file for pair in pairs for file in pair]
+    found = embedded(hostile, iter(files), workers=workers, batch_size=batch_size)
+    for key, path, modality in files:
+        check_same(found[key], hostile, path, modality)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -250,9 +264,9 @@ def test_files_are_taken_as_work_goes_on(space: SharedSpace, tmp_path: Path, wor
 
 
 def test_inputs_of_unequal_length_go_in_sorted(
-    space: SharedSpace, monkeypatch: pytest.MonkeyPatch
+    hostile: SharedSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tower, widths = space.tower("toy_words"), list[int]()
+    tower, widths = hostile.tower("toy_words"), list[int]()
     forward = tower.forward
 
     def embed(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -260,12 +274,12 @@ def test_inputs_of_unequal_length_go_in_sorted(
         return forward(batch)
 
     monkeypatch.setattr(tower, "forward", embed)
-    files = [(n, "high " * (1 + 7 * n % 32), "toy_words") for n in range(32)]
-    found = embedded(space, files, batch_size=4)
+    files = words(tmp_path, *(1 + 7 * n % 32 for n in range(32)))
+    found = embedded(hostile, files, batch_size=4)
     assert widths == sorted(widths, reverse=True)
     assert widths == [32, 28, 24, 20, 16, 12, 8, 4]
-    for key, words, modality in files:
-        check_same(found[key], space, words, modality)
+    for key, path, modality in files:
+        check_same(found[key], hostile, path, modality)
 
 
 def test_mistakes_of_the_caller_are_errors(space: SharedSpace) -> None:
@@ -278,9 +292,9 @@ def test_mistakes_of_the_caller_are_errors(space: SharedSpace) -> None:
     assert list(embed_files(space, [], workers=1)) == []
 
 
-def test_gradients_and_training_mode_are_as_before(space: SharedSpace) -> None:
+def test_gradients_and_training_mode_are_as_before(space: SharedSpace, tmp_path: Path) -> None:
     space.train()
-    for _ in embed_files(space, [(1, "high", "toy_words"), (2, "low", "toy_words")], batch_size=1):
+    for _ in embed_files(space, signals(tmp_path, "a", "b"), batch_size=1):
         assert torch.is_grad_enabled()
         assert all(module.training for module in space.modules())
 
@@ -306,8 +320,6 @@ with toy.installed():  # and no main guard
 
 
 def test_an_interrupt_ends_it_at_once_without_a_word(tmp_path: Path) -> None:
-    import signal
-
     ((_, path, _),) = signals(tmp_path, "a")
     script = tmp_path / "script.py"
     script.write_text(INTERRUPTED)
