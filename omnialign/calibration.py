@@ -5,7 +5,9 @@ Axes: n items, m matches, D dim.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +27,8 @@ TRUST = 50
 LEAST_SLOPE = 0.1
 """Log-odds a deviation; even of a model that has learned nothing, scores rise with the cosine."""
 STEPS = 50
+UNKNOWN = 0.1
+"""The deviation of cosines where there is no sample at all."""
 TILT = 1e-6
 """The share of the cosine itself in a score, so that probabilities near 1 keep their order."""
 
@@ -47,6 +51,34 @@ _UNKNOWN = _Line(3.0, -4.5)
 """Of a model of which no match is known: a match lies three deviations above chance."""
 _PLACES = np.linspace(-3, 6, 37)
 """Deviations above chance at which a known line is held."""
+
+
+@dataclass(frozen=True)
+class FittedScores:
+    """What a calibration comes to: a line for each pair of modalities, without the sample."""
+
+    lines: Mapping[tuple[str, str], _Line]
+    """By the query's modality and the item's, in alphabetical order."""
+
+    def know(self, modality: str) -> bool:
+        """Whether there is a line for items of it."""
+        return any(modality in pair for pair in self.lines)
+
+    def scores(self, modality: str, cosines: Array, query_modality: str | None = None) -> Array:
+        """As `Calibration.scores`; of a pair that is not known, the mean over those that are."""
+        of_it = [pair for pair in self.lines if modality in pair]
+        own = [tuple(sorted((query_modality, modality)))] if query_modality else []
+        lines = [self.lines[pair] for pair in of_it if pair in own] or [
+            self.lines[pair] for pair in of_it or self.lines
+        ]
+        return _probabilities(_mean(lines) if lines else _UNKNOWN.of(0.0, UNKNOWN), cosines)
+
+    def to_json(self) -> str:
+        return json.dumps([[*pair, *line] for pair, line in self.lines.items()])
+
+    @classmethod
+    def from_json(cls, text: str) -> FittedScores:
+        return cls({(x, y): _Line(slope, offset) for x, y, slope, offset in json.loads(text)})
 
 
 class _Chance(NamedTuple):
@@ -135,16 +167,19 @@ class Calibration:
             float64 `(n,)` from 0 to 1; strictly rising with the cosine.
         """
         line = self._line(np.asarray(query, np.float32), modality, query_modality)
-        cosines = np.asarray(cosines, np.float64)
-        odds = line.slope * cosines + line.offset + np.log(PRIOR / (1 - PRIOR))
-        return (1 - TILT) * _sigmoid(odds) + TILT * (1 + cosines) / 2
+        return _probabilities(line, cosines)
+
+    def fitted(self) -> FittedScores:
+        """The lines of all pairs of modalities that the sample has."""
+        names = sorted(self._vectors)
+        pairs = [(x, y) for x in names for y in names if x <= y and self._compares(x, y)]
+        return FittedScores({pair: self._of_pair(*pair) for pair in pairs})
 
     def _line(self, query: Array, modality: str, query_modality: str | None) -> _Line:
         among = self._vectors if query_modality is None else [query_modality]
         lines = [self._of_pair(m, modality) for m in among if self._compares(m, modality)]
         if lines:
-            slopes, offsets = zip(*lines, strict=True)
-            return _Line(float(np.mean(slopes)), float(np.mean(offsets)))
+            return _mean(lines)
         chances = {m: _Chance.of(sample @ query) for m, sample in self._vectors.items()}
         if not chances:
             return self._shared.of(0.0, query.size**-0.5)  # of unit vectors in every direction
@@ -188,6 +223,17 @@ class Calibration:
         if (y, x) in self._partners:
             found[tuple(self._partners[y, x].T[::-1])] = 1
         return found
+
+
+def _mean(lines: Sequence[_Line]) -> _Line:
+    slopes, offsets = zip(*lines, strict=True)
+    return _Line(float(np.mean(slopes)), float(np.mean(offsets)))
+
+
+def _probabilities(line: _Line, cosines: Array) -> Array:
+    cosines = np.asarray(cosines, np.float64)
+    odds = line.slope * cosines + line.offset + np.log(PRIOR / (1 - PRIOR))
+    return (1 - TILT) * _sigmoid(odds) + TILT * (1 + cosines) / 2
 
 
 def _fitted(pairs: Sequence[tuple[Array, Array]], known: _Line) -> _Line:

@@ -106,6 +106,8 @@ class Adder:
 
     def __init__(self, store: Store, rows: Rows, dim: int) -> None:
         self.report = AddReport()
+        self.modalities: set[str] = set()
+        """Of the files whose rows were written."""
         self._store = store
         self._rows = rows
         self._schema = schema(dim)
@@ -185,6 +187,7 @@ class Adder:
 
     def _take(self, file: File, rows: list[dict[str, Any]], also: Iterable[str] = ()) -> None:
         self._pending += rows
+        self.modalities.add(file.modality)
         self._pending_paths += [file.path, *also]
         self._solve(file.path)
         late = time.monotonic() - self._committed_at > _SECONDS_AT_MOST

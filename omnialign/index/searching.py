@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from omnialign.calibration import FittedScores
 from omnialign.index.rows import file_of
 from omnialign.index.store import Array, Neighbours, Rows
 from omnialign.index.where import Where
@@ -26,7 +27,7 @@ class Hit:
     path: str
     modality: str
     score: float
-    """Calibrated: compares between modalities."""
+    """Between 0 and 1, compares between modalities: `omnialign.calibration.Calibration.scores`."""
     cosine: float
     start_seconds: float | None = None
     end_seconds: float | None = None
@@ -66,6 +67,8 @@ def nearest_files(
     most: int,
     where: Where | None,
     *,
+    scores: FittedScores,
+    query_modality: str | None,
     segments: bool,
 ) -> list[list[Hit]]:
     """For each of `vectors` `(q, D)` the `k` best hits.
@@ -77,13 +80,23 @@ def nearest_files(
         modalities: that are searched.
         most: how many rows the largest of them has.
         where: a filter.
+        scores: what makes cosines of several modalities compare.
+        query_modality: of the queries, if they have one.
         segments: every segment by itself, also several of one file.
     """
     num = k if segments else k * _CANDIDATES
     while True:
         found = rows.nearest(vectors, num, modalities, where)
         hits = [
-            merge(own, {name: each.cosines for name, each in own.items()}, k, segments=segments)
+            merge(
+                own,
+                {
+                    name: scores.scores(name, each.cosines, query_modality)
+                    for name, each in own.items()
+                },
+                k,
+                segments=segments,
+            )
             for own in found
         ]
         enough = all(

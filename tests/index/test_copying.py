@@ -165,7 +165,7 @@ def test_a_copy_that_is_not_the_same_is_refused(
 def test_the_command(index: Index, tmp_path: Path) -> None:
     run = CliRunner().invoke(app, ["copy", index.uri, str(tmp_path / "one")])
     assert run.exit_code == 0, run.output
-    assert f"{len(index)} rows and 2 documents are in" in run.stderr
+    assert f"{len(index)} rows and 3 documents are in" in run.stderr
     assert "vectors bit by bit" in run.stderr
     run = CliRunner().invoke(app, ["copy", index.uri, str(tmp_path / "two"), "--json"])
     assert json.loads(run.stdout)["rows"] == len(index)

@@ -259,6 +259,13 @@ class TestSearch:
         with pytest.raises(OmniAlignError, match="are the same"):
             index.search("snow", minus="snow")
 
+    def test_scores_are_probabilities_in_the_order_of_the_cosines(self, index: Index) -> None:
+        hits = index.search("a rising signal", 20, segments=True)
+        assert all(0 < hit.score < 1 for hit in hits)
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+        assert index.scores.know("toy_signal")
+        assert Index.open(index.uri).search("a rising signal", 20, segments=True) == hits
+
     def test_similar_leaves_out_the_file_itself(self, index: Index) -> None:
         first = index.search("a", 1)[0]
         others = index.similar(first.id, 20)
