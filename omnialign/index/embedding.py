@@ -1,38 +1,200 @@
-"""Embeds files, one after the other."""
+"""Embeds files, however many and however long: readers in workers, one forward here.
+
+Axes: n inputs of a batch, D dim.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from omnialign.contract import Segment
 from omnialign.errors import OmniAlignError
-from omnialign.segments import EmbeddedSegment
+from omnialign.index.reading import End, File, read_files
+from omnialign.segments import EmbeddedSegment, check_batch_size, evaluating
 from omnialign.space import SharedSpace
+from omnialign.tower import prefix
+
+POOL_BATCHES = 8
+"""Batches of inputs of unequal length that are gathered and sorted before the first goes in."""
+POOL_BYTES = 64 * 2**20
+"""Beyond one batch, a pool holds no more than this."""
 
 
 @dataclass(frozen=True)
 class EmbeddedFile:
-    """What became of a file: its segments, or why it cannot be read."""
+    """A file in the space, or why it is not."""
 
     key: Any
     segments: list[EmbeddedSegment] | None
-    problem: str | None
+    """In order; None where there is a problem."""
+    problem: str | None = None
+    """One line."""
 
 
 def embed_files(
     space: SharedSpace,
-    files: Iterable[tuple[Any, str, str]],
+    files: Iterable[tuple[Any, str | Path, str]],
     *,
     workers: int = 0,
     batch_size: int = 64,
 ) -> Iterator[EmbeddedFile]:
-    from pathlib import Path
+    """Embeds files as `SharedSpace.embed_segments` does, as they become ready, in any order.
 
-    for key, path, modality in files:
-        try:
-            segments = space.embed_segments(Path(path), modality, batch_size=batch_size)
-        except OmniAlignError as error:
-            yield EmbeddedFile(key, None, str(error))
+    Neighbours change a vector by no more than the rounding of float32. A file that cannot be read,
+    or whose reader crashes or hangs, comes with its problem and stops nothing. What is held at a
+    time depends on `batch_size` and on the number of modalities, not on the number or length of
+    files.
+
+    Args:
+        files: each a key of the caller's, the path and the modality. Taken as work goes on, so they
+            may be a million.
+        workers: processes that read; with 0 this one does. Each takes a core and some seconds to
+            start.
+        batch_size: encoder inputs in one forward, all of one modality.
+
+    Raises:
+        ModalityError: the model lacks a modality.
+        OmniAlignError: a setting is wrong, or a worker cannot start.
+    """
+    check_batch_size(batch_size)
+    if workers < 0:
+        raise OmniAlignError(f"workers is {workers}; it is at least 0")
+    return _embed(space, files, workers, batch_size)
+
+
+def _embed(
+    space: SharedSpace, files: Iterable[tuple[Any, str | Path, str]], workers: int, batch_size: int
+) -> Iterator[EmbeddedFile]:
+    opened: dict[int, _Opened] = {}
+
+    def taken() -> Iterator[File]:
+        for number, (key, path, modality) in enumerate(files):
+            space.tower(modality)  # raises where there is none
+            opened[number] = _Opened(key, modality)
+            yield File(number, Path(path), modality)
+
+    pipelines = {name: space.tower(name).pipeline for name in space.modalities}
+    pools = {name: _Pool(batch_size) for name in space.modalities}
+    for number, told in read_files(pipelines, taken(), workers, batch_size):
+        file = opened[number]
+        if isinstance(told, End):
+            file.end = told
         else:
-            yield EmbeddedFile(key, segments, None)
+            pool = pools[file.modality]
+            pool.add(_Input(number, len(file.segments), told))
+            file.segments.append(None)
+            if pool.is_full:
+                yield from _forward(space, file.modality, pool.take(), opened)
+        if file.is_done:
+            yield opened.pop(number).embedded()
+    for name, pool in pools.items():
+        yield from _forward(space, name, pool.take(), opened)
+    assert not opened
+
+
+@dataclass
+class _Opened:
+    """A file of which something is still to come."""
+
+    key: Any
+    modality: str
+    segments: list[EmbeddedSegment | None] = field(default_factory=list[EmbeddedSegment | None])
+    num_embedded: int = 0
+    end: End | None = None
+
+    @property
+    def is_done(self) -> bool:
+        if self.end is None:
+            return False
+        return self.end.problem is not None or self.num_embedded == len(self.segments)
+
+    def embedded(self) -> EmbeddedFile:
+        assert self.end is not None
+        segments = [segment for segment in self.segments if segment is not None]
+        problem = self.end.problem
+        if problem is None and not segments:
+            problem = "it holds nothing to embed"
+        if problem is None and not all(s.vector.isfinite().all() for s in segments):
+            problem = "its embedding has values that are not finite"
+        return EmbeddedFile(self.key, None if problem else segments, problem)
+
+
+@dataclass(frozen=True)
+class _Input:
+    number: int
+    """Of the file."""
+    place: int
+    """Among the file's segments."""
+    segment: Segment[Any]
+
+
+class _Pool:
+    """Inputs of one modality that wait for a forward."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._clear()
+
+    def _clear(self) -> None:
+        self._inputs: list[_Input] = []
+        self._sizes: list[int] = []
+        self._num_bytes = 0
+
+    def add(self, given: _Input) -> None:
+        tensors = list(_tensors(given.segment.sample))
+        self._inputs.append(given)
+        self._sizes.append(sum(t.numel() for t in tensors))
+        self._num_bytes += sum(t.nbytes for t in tensors)
+
+    @property
+    def is_full(self) -> bool:
+        held = len(self._inputs)
+        if held < self._batch_size:
+            return False
+        are_equal = self._sizes[0] == self._sizes[-1] and len({*self._sizes}) == 1
+        return are_equal or held >= POOL_BATCHES * self._batch_size or self._num_bytes >= POOL_BYTES
+
+    def take(self) -> list[list[_Input]]:
+        """All of it, in batches of inputs of about one length, the longest first."""
+        order = sorted(range(len(self._inputs)), key=lambda i: -self._sizes[i])
+        inputs = [self._inputs[i] for i in order]
+        self._clear()
+        return [inputs[i : i + self._batch_size] for i in range(0, len(inputs), self._batch_size)]
+
+
+def _tensors(found: Any) -> Iterator[Tensor]:
+    if isinstance(found, Tensor):
+        yield found
+    elif isinstance(found, Mapping):
+        for value in found.values():
+            yield from _tensors(value)
+    elif isinstance(found, list | tuple):
+        for value in found:
+            yield from _tensors(value)
+
+
+def _forward(
+    space: SharedSpace, modality: str, batches: list[list[_Input]], opened: dict[int, _Opened]
+) -> Iterator[EmbeddedFile]:
+    """Embeds batches, and gives the files that are done with it."""
+    tower = space.tower(modality)
+    while batches:
+        batch = batches.pop(0)
+        with evaluating(tower):
+            vectors = tower(tower.pipeline.collate([one.segment.sample for one in batch]))
+        for one, vector in zip(batch, prefix(vectors, space.dim).float().cpu(), strict=True):
+            file = opened.get(one.number)
+            if file is None:  # it has failed since
+                continue
+            segment = one.segment
+            file.segments[one.place] = EmbeddedSegment(
+                segment.start_seconds, segment.end_seconds, vector
+            )
+            file.num_embedded += 1
+            if file.is_done:
+                yield opened.pop(one.number).embedded()
