@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import lance
 import pyarrow as pa
-import pyarrow.compute as pc
 from lance.file import LanceFileReader
 from lance.fragment import write_fragments
 
 from omnialign.errors import OmniAlignError
 from omnialign.index.lance import LanceRows, is_one_of
 
+lance: Any = import_module("lance")
 _KEEP_OLD_VERSIONS = timedelta(hours=1)
 
 
@@ -48,13 +49,13 @@ class Fragments:
 
     def drop(self, fragments: Iterable[str], paths: Collection[str]) -> None:
         """Takes the rows of some files out of fragments that were added."""
-        dropped = pa.array(paths, pa.string())
+        dropped = set(paths)
         for fragment in fragments:
             self._fragments.remove(fragment)
             for file in self._files(fragment):
                 rows = LanceFileReader(file).read_all().to_table()
-                kept = rows.filter(pc.invert(pc.is_in(rows.column("path"), dropped)))
-                self.replace([], kept)
+                kept = [path not in dropped for path in rows.column("path").to_pylist()]
+                self.replace([], rows.filter(pa.array(kept)))
 
     def commit(self) -> None:
         """Makes one version of it all: the rows of replaced files go as the new ones come.
@@ -99,16 +100,14 @@ class Fragments:
             self._rows.dataset().cleanup_old_versions(_KEEP_OLD_VERSIONS, delete_unverified=True)
 
 
-def _without(
-    dataset: lance.LanceDataset, paths: Sequence[str]
-) -> tuple[list[int], list[lance.FragmentMetadata]]:
+def _without(dataset: Any, paths: Sequence[str]) -> tuple[list[int], list[Any]]:
     """Fragments of which nothing remains without the rows of these paths, and those changed."""
     removed: list[int] = []
-    changed: list[lance.FragmentMetadata] = []
-    wanted = pa.array(paths, pa.string())
+    changed: list[Any] = []
+    wanted = set(paths)
     for fragment in dataset.get_fragments() if paths else ():
-        held = fragment.to_table(columns=["path"]).column("path").unique()
-        found = held.filter(pc.is_in(held, wanted)).to_pylist()
+        held = fragment.to_table(columns=["path"]).column("path").to_pylist()
+        found = sorted(wanted.intersection(held))
         if not found:
             continue
         without = fragment.delete(is_one_of("path", found))

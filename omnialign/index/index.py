@@ -17,6 +17,7 @@ from omnialign.errors import OmniAlignError
 from omnialign.index.adding import SET_ASIDE, Adder, AddReport, Progress, counted
 from omnialign.index.collect import collect, is_below
 from omnialign.index.model import LibraryModel, ModelRecord
+from omnialign.index.ray_session import cluster_for
 from omnialign.index.rebuilding import embed_again, new_table, pending_key
 from omnialign.index.removal import remove
 from omnialign.index.rows import WITHOUT_VECTORS, File, file_of, vectors_of
@@ -155,6 +156,8 @@ class Index:
         batch_size: int = 64,
         prune: bool = False,
         progress: Progress | None = None,
+        engine: str = "local",
+        ray_address: str | None = None,
     ) -> AddReport:
         """Brings the library up to date with files.
 
@@ -170,17 +173,24 @@ class Index:
             batch_size: encoder inputs in one forward.
             prune: whether files that are gone leave the library; otherwise they are reported.
             progress: called with the number of files done and of all.
+            engine: `local`, or `ray`: over a cluster, and committed at once at the end.
+            ray_address: of the cluster; else that of `RAY_ADDRESS`, else this machine is one.
         """
         given = [paths] if isinstance(paths, str | Path) else list(paths)
         if modality is not None:
             self.model.check_has(modality)
         with self._store.lock():
-            adder = Adder(self._store, self.rows, self.dim)
+            cluster = cluster_for(engine, self.rows, self.model, ray_address)
+            adder = Adder(self._store, self.rows, self.dim, cluster and cluster.replace)
             files = self._collect(given, modality, adder.report.passed_over)
-            if progress is not None:
-                total = sum(1 for _ in self._collect(given, modality, {}))
-                files = counted(files, total, progress)
-            adder.add(files, self.space, workers=workers, batch_size=batch_size)
+            options = {"workers": workers, "batch_size": batch_size}
+            if cluster is not None:
+                cluster.add(adder, files, progress=progress, **options)
+            else:
+                if progress is not None:
+                    total = sum(1 for _ in self._collect(given, modality, {}))
+                    files = counted(files, total, progress)
+                adder.add(files, self.space, **options)
             missing = adder.gone(lambda path: is_below(path, given))
             adder.report.gone = sorted(missing)
             if prune:
