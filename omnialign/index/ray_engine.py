@@ -129,7 +129,9 @@ class Cluster:
                 .map_batches(
                     Encoder,
                     fn_constructor_args=(self._model.record, self._model.source),
-                    compute=ray.data.ActorPoolStrategy(size=workers or gpus or cores),
+                    compute=ray.data.ActorPoolStrategy(
+                        size=min(workers or gpus or cores, len(found.blocks))
+                    ),
                     batch_size=batch_size,
                     batch_format="pyarrow",
                     num_cpus=0,  # whichever nodes are left, there is room for it beside the readers
@@ -174,7 +176,8 @@ class Cluster:
         for fragments, numbers in found.written:
             if not broken.keys().isdisjoint(numbers.tolist()):
                 self._fragments.drop(fragments, list(broken.values()))
-        adder.add(again, space, workers=1, batch_size=batch_size)
+        if again:  # each may be what killed its reader, so it is not read in this process
+            adder.add(again, space, workers=1, batch_size=batch_size)
 
 
 class _Found:

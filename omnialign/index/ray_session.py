@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -71,7 +72,8 @@ def connected(address: str | None) -> Generator[ModuleType]:
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     settings: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
+        with _silence():
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **settings)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise OmniAlignError(
             f"no Ray cluster at '{address}': {in_one_line(error)}; `ray start --head` begins one, "
@@ -80,7 +82,24 @@ def connected(address: str | None) -> Generator[ModuleType]:
     try:
         yield ray
     finally:
-        ray.shutdown()
+        with _silence():
+            ray.shutdown()
+
+
+@contextmanager
+def _silence() -> Generator[None]:
+    """Nothing on the standard error, where Ray's processes and libraries write as they start."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def check_nodes(ray: ModuleType, paths: Sequence[str]) -> None:
