@@ -169,7 +169,8 @@ class Index:
             paths: folders, files, patterns (`sounds/**/*.flac`). Where a `metadata.jsonl` lies
                 beside or above the files, its rows are their metadata (`file_name` and anything).
             modality: of all of them; also settles files that could be several.
-            workers: processes that read files; 0 reads in this one.
+            workers: processes that read files; 0 reads in this one. With Ray, encoders; 0 is one a
+                GPU or, where there is none, one a core.
             batch_size: encoder inputs in one forward.
             prune: whether files that are gone leave the library; otherwise they are reported.
             progress: called with the number of files done and of all.

@@ -1,6 +1,7 @@
 """The same library, filled over a cluster: the same rows, also when a node is killed meanwhile."""
 
 import json
+import sys
 import warnings
 import wave
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ import torch
 from PIL import Image
 
 from omnialign.building import build
+from omnialign.errors import OmniAlignError
 from omnialign.index import Index
 from omnialign.index.adding import Adder, AddReport
-from omnialign.index.ray_session import import_ray
+from omnialign.index.ray_session import check_nodes, import_ray
 from omnialign.index.rows import WITHOUT_VECTORS
 from omnialign.recipe import parse_recipe
 from tests.index.conftest import table
@@ -216,6 +218,31 @@ class TestOneMachine:
         version = index.version
         assert index.add(media, engine="ray").unchanged == 6
         assert index.version == version
+
+    def test_who_ends_it_before_the_commit(
+        self, machine: Any, model: Path, media: Path, tmp_path: Path
+    ) -> None:
+        index = Index.create(tmp_path / "ray", model)
+        version = index.version
+
+        def end(done: int, total: int) -> None:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            index.add(media, engine="ray", progress=end)
+        assert (len(index), index.version, index.set_aside) == (0, version, {})
+        assert not list(Path(index.uri).glob("*.lance/data/*"))
+
+    def test_a_node_that_does_not_see_the_library(self, machine: Any) -> None:
+        check_nodes(machine, ["/"])
+        with pytest.raises(OmniAlignError, match="does not see /nowhere: files, model and library"):
+            check_nodes(machine, ["/", "/nowhere"])
+
+
+def test_without_ray(filled: Index, media: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(OmniAlignError, match=r"wants ray, .* pip install 'omnialign\[ray\]'"):
+        filled.add(media, engine="ray")
 
 
 @pytest.mark.slow
