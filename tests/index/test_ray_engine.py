@@ -231,7 +231,7 @@ class TestOneMachine:
         with pytest.raises(KeyboardInterrupt):
             index.add(media, engine="ray", progress=end)
         assert (len(index), index.version, index.set_aside) == (0, version, {})
-        assert not list(Path(index.uri).glob("*.lance/data/*"))
+        assert not list(Path(index.uri).glob("rows_*.lance/data/*"))
 
     def test_a_node_that_does_not_see_the_library(self, machine: Any) -> None:
         check_nodes(machine, ["/"])
