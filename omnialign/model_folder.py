@@ -1,62 +1,32 @@
 """A saved model: one folder with `config.json`, `model.safetensors` and the encoders' files.
 
 For a hub each tower's weights are in a file of their own, `weights/NAME.safetensors`, so that no
-more is downloaded than is wanted.
+more is downloaded than is wanted. What a run has held out goes along as `calibration.safetensors`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
-import pydantic
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from omnialign import hub
 from omnialign.building import assemble
-from omnialign.contract import LongInput
 from omnialign.errors import ModalityError, ModelError
-from omnialign.options import explain
+from omnialign.held_out import HeldOut
+from omnialign.model_config import FORMAT, ModelConfig, check_complete, read_config
 from omnialign.overrides import SCHEME
-from omnialign.recipe import Choice
 from omnialign.registry import registry
 from omnialign.space import SharedSpace
+from omnialign.tensor_file import write_tensors
 from omnialign.tower import Tower
 
-FORMAT = 1
-_FOREIGN = {"model_type", "architectures"}
-"""What models of other libraries state in their `config.json`."""
-_NAME_ON_A_HUB = re.compile(r"[\w.-]+/[\w.-]+")
-
-
-class _Tower(pydantic.BaseModel):
-    encoder: Choice
-    projection: Literal["linear", "mlp", "identity"]
-    long_input: LongInput
-
-
-class _Config(pydantic.BaseModel):
-    """What `config.json` holds."""
-
-    format: int
-    dim: int
-    pairs: list[tuple[str, str]]
-    towers: dict[str, _Tower]
-    preprocessing: str
-    fingerprint: str
-    tower_fingerprints: dict[str, str] = {}
-    plugins: dict[str, str]
-    shared_temperature: bool = False
-    matryoshka: list[int] = []
-    biased_pairs: list[tuple[str, str]] = []
-    truncated_to: int | None = None
+HELD_OUT = "calibration.safetensors"
 
 
 def save(space: SharedSpace, folder: str | Path, *, by_tower: bool = False) -> None:
@@ -69,19 +39,20 @@ def save(space: SharedSpace, folder: str | Path, *, by_tower: bool = False) -> N
     state = {k: v.detach().cpu().contiguous().clone() for k, v in space.state_dict().items()}
     for modality in space.modalities if by_tower else ():
         own = [name for name in state if name.startswith(_prefix(modality))]
-        _write_weights({name: state.pop(name) for name in own}, _own_file(folder, modality))
-    _write_weights(state, folder / "model.safetensors")
+        write_tensors({name: state.pop(name) for name in own}, _own_file(folder, modality))
+    write_tensors(state, folder / "model.safetensors")
+    _write_held_out(space, folder / HELD_OUT)
     save_towers(space, folder)
 
 
-def _write_weights(state: dict[str, torch.Tensor], file: Path) -> None:
-    file.parent.mkdir(exist_ok=True)
-    partial, plain = file.with_suffix(".partial"), file.with_suffix(".plain")
-    save_file(state, partial)
-    plain.touch()
-    shutil.copymode(plain, partial)  # safetensors keeps a file to its owner
-    plain.unlink()
-    os.replace(partial, file)
+def _write_held_out(space: SharedSpace, file: Path) -> None:
+    """Writes what these very towers gave; what others gave is left out."""
+    file.unlink(missing_ok=True)
+    if space.held_out is None:
+        return
+    ours = {modality: space.tower(modality).fingerprint() for modality in space.modalities}
+    if (held_out := space.held_out.of(ours)) is not None:
+        held_out.save(file)
 
 
 def _prefix(modality: str) -> str:
@@ -117,7 +88,7 @@ def save_towers(space: SharedSpace, folder: Path) -> None:
 
 def load_towers(folder: Path, *, trust_remote_code: bool = False) -> SharedSpace:
     """What `save_towers` wrote, with fresh weights; raises `ModelError` as `load` does."""
-    config = _read_config(folder)
+    config = read_config(folder)
     return _rebuild(folder, config, list(config.towers), trust_remote_code)
 
 
@@ -202,12 +173,6 @@ def _check_modalities(
             )
 
 
-def _schemes(name: str | Path) -> str:
-    """How a model is loaded that is not ours."""
-    known = ", ".join(f"{scheme}:" for scheme in sorted(registry().formats)) or "none"
-    return f"say SCHEME:{name} with the scheme of a plugin that reads it; installed: {known}"
-
-
 def _fetched(name: str, revision: str | None, modalities: Sequence[str] | None) -> Path:
     """The folder of a pushed model in the hub's cache, with what the wanted towers need."""
     config = hub.fetch(name, revision, ["config.json"]) / "config.json"
@@ -218,14 +183,15 @@ def _fetched(name: str, revision: str | None, modalities: Sequence[str] | None) 
         )
     wanted = ["*"] if modalities is None else modalities
     files = [file for m in wanted for file in (f"encoders/{m}/*", f"weights/{m}.safetensors")]
-    return hub.fetch(name, config.parent.name, ["config.json", "model.safetensors", *files])
+    always = ["config.json", "model.safetensors", HELD_OUT]
+    return hub.fetch(name, config.parent.name, [*always, *files])
 
 
 def _from_folder(
     folder: Path, modalities: Sequence[str] | None, trust_remote_code: bool
 ) -> SharedSpace:
-    _check_complete(folder)
-    config = _read_config(folder)
+    check_complete(folder)
+    config = read_config(folder)
     _check_modalities(folder, modalities or (), config.towers, config.towers)
     wanted = [m for m in config.towers if modalities is None or m in modalities]
     space = _rebuild(folder, config, wanted, trust_remote_code)
@@ -249,68 +215,12 @@ def _from_folder(
             else f"{folder}: the {', '.join(changed)} tower is not the one that config.json was "
             f"written for: its weights or the installed plugins differ; wanted: {config.plugins}"
         )
+    space.held_out = _read_held_out(folder / HELD_OUT, config)
     return space
 
 
-def _check_complete(folder: Path) -> None:
-    if not folder.is_dir():
-        raise ModelError(
-            f"no model folder at '{folder}'; give the --output of a training run"
-            + (
-                f", or if it is a name on the hub, {_schemes(folder)}"
-                if _NAME_ON_A_HUB.fullmatch(str(folder))
-                else ""
-            )
-        )
-    if _is_foreign(folder / "config.json"):
-        raise ModelError(
-            f"'{folder}' holds a model that another library saved; {_schemes(folder)} "
-            "(omnialign plugins lists them)"
-        )
-    for name in ("config.json", "model.safetensors"):
-        if (folder / name).is_file():
-            continue
-        if (folder / "recipe.toml").is_file():
-            raise ModelError(
-                f"the run in '{folder}' has not come to its end: {name} is missing; go on with it: "
-                f"omnialign train RECIPE --output {folder} --resume"
-            )
-        raise ModelError(
-            f"'{folder}' holds no model: {name} is missing; give the --output of a training run, "
-            "or a folder that a model was saved to"
-        )
-
-
-def _is_foreign(file: Path) -> bool:
-    """Whether a `config.json` is that of another library."""
-    try:
-        table = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return (
-        isinstance(table, dict) and "format" not in table and not table.keys().isdisjoint(_FOREIGN)
-    )
-
-
-def _read_config(folder: Path) -> _Config:
-    file = folder / "config.json"
-    try:
-        table = json.loads(file.read_text("utf-8"))
-        found = table["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"{file} is damaged ({type(error).__name__}: {error}); copy the model again"
-        ) from None
-    if found != FORMAT:
-        raise ModelError(f"{file} has format {found}; this version of OmniAlign reads {FORMAT}")
-    try:
-        return _Config.model_validate(table)
-    except pydantic.ValidationError as error:
-        raise ModelError(explain(str(file), error, _Config)) from None
-
-
 def _rebuild(
-    folder: Path, config: _Config, wanted: Sequence[str], trust_remote_code: bool
+    folder: Path, config: ModelConfig, wanted: Sequence[str], trust_remote_code: bool
 ) -> SharedSpace:
     plugins = registry()
     towers: dict[str, Tower] = {}
@@ -369,6 +279,22 @@ def _load_weights(space: SharedSpace, folder: Path, left_out: set[str]) -> None:
             f"of another shape {sorted(shapes)}"
         )
     space.load_state_dict(state)
+
+
+def _read_held_out(file: Path, config: ModelConfig) -> HeldOut | None:
+    """Of all towers, those that are not wanted too; None where the model has none."""
+    if not file.is_file():
+        return None
+    found = HeldOut.load(file)
+    for modality, fingerprint in found.fingerprints.items():
+        stated = config.tower_fingerprints.get(modality)
+        if fingerprint != stated:
+            raise ModelError(
+                f"{file} is of another model: its {modality} tower has the fingerprint "
+                f"{fingerprint}, that of config.json {stated}; delete it, and scores are "
+                "calibrated from what is searched"
+            )
+    return found
 
 
 def _read_weights(file: Path, left_out: set[str]) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from omnialign.contract import Claim
 from omnialign.errors import ModalityError, ModelError, OmniAlignError
 from omnialign.gallery import Gallery, Hit
+from omnialign.held_out import HeldOut
 from omnialign.prompts import Description, Labels, described, filled
 from omnialign.registry import registry
 from omnialign.segments import (
@@ -63,6 +64,8 @@ class SharedSpace(nn.Module):
         self.biased_pairs = list(dict.fromkeys(biased_pairs))
         self.log_scales = LogScales(pairs, shared_temperature)
         self.logit_biases = LogitBiases(biased_pairs)
+        self.held_out: HeldOut | None = None
+        """What the run kept of its test rows, in `trained_dim` dimensions."""
 
     @property
     def modalities(self) -> list[str]:

@@ -70,6 +70,10 @@ def docstrings(tree: ast.Module) -> set[int]:
     return {id(n) for n in constants if id(n) in alone or "Example: `" in str(n.value)}
 
 
+DRAWING = {"textual_image.renderable", "Image", "HalfcellImage", "UnicodeImage"}
+"""Names that packages for pictures in a terminal give their classes."""
+
+
 def words_of(identifier: str) -> set[str]:
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", identifier)}
 
@@ -88,7 +92,10 @@ def named_modalities(tree: ast.Module, names: set[str]) -> Iterator[tuple[int, s
         else:
             fields = ("name", "id", "attr", "arg", "asname")
             written = [getattr(node, field, None) for field in fields]
-            found = set().union(*(words_of(w) for w in written if isinstance(w, str)))
+            own = [w for w in written if isinstance(w, str) and w not in DRAWING]
+            if getattr(node, "module", None) in DRAWING:
+                continue
+            found = set().union(*(words_of(w) for w in own))
             found &= names - ENGLISH
         yield from ((getattr(node, "lineno", 0), name) for name in sorted(found))
 

@@ -20,8 +20,9 @@ from omnialign.recipe import parse_recipe, shipped_recipes
 from omnialign.registry import registry
 from omnialign.testing import toy
 
-COMMANDS = ["demo", "pack", "train", "evaluate", "search", "classify", "embed", "compare"]
-COMMANDS += ["interpolate", "export", "card", "push", "mteb", "cache", "plugins", "recipes"]
+COMMANDS = ["demo", "pack", "train", "evaluate", "index", "search", "duplicates", "classify"]
+COMMANDS += ["embed", "compare", "interpolate", "export", "card", "push", "mteb", "cache"]
+COMMANDS += ["plugins", "recipes"]
 SUBCOMMANDS = [["recipes", "show"], ["recipes", "schema"]]
 
 

@@ -9,13 +9,16 @@ import typer
 from omnialign.cli.benchmarks import mteb
 from omnialign.cli.cache import cache
 from omnialign.cli.comparison import compare
+from omnialign.cli.copying import copy
 from omnialign.cli.demo import demo
 from omnialign.cli.exporting import export
+from omnialign.cli.indexing import duplicates, index
 from omnialign.cli.interpolation import interpolate
 from omnialign.cli.listing import plugins, recipes
 from omnialign.cli.output import out
 from omnialign.cli.packing import pack
-from omnialign.cli.query import classify, embed, search
+from omnialign.cli.query import classify, embed
+from omnialign.cli.searching import search
 from omnialign.cli.sharing import card, push
 from omnialign.cli.training import evaluate, train
 
@@ -50,9 +53,12 @@ app.command()(demo)
 app.command()(pack)
 app.command()(train)
 app.command()(evaluate)
+app.command()(index)
 app.command()(search)
+app.command()(duplicates)
 app.command()(classify)
 app.command()(embed)
+app.command()(copy)
 app.command()(compare)
 app.command()(interpolate)
 app.command()(card)

@@ -6,8 +6,9 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -71,13 +72,21 @@ def note(message: str) -> None:
     err.print(_escape(message), highlight=False, soft_wrap=True)
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A table on standard output."""
+def linked(path: str, name: str | None = None) -> str:
+    """A path that a terminal opens when it is clicked, as markup."""
+    uri = Path(path).absolute().as_uri()
+    return f"[link={uri}]{_escape(name or path)}[/link]"
+
+
+def table(
+    title: str, columns: list[str], rows: Sequence[Sequence[Any]], *, markup: bool = False
+) -> None:
+    """A table on standard output; with `markup`, what looks like it in cells is meant."""
     grid = Table(title=title or None, title_justify="left", header_style="bold")
     for column in columns:
         grid.add_column(column, overflow="fold")
     for row in rows:
-        grid.add_row(*(_escape(cell) for cell in row))
+        grid.add_row(*(_escape(cell) if not markup else cell for cell in row))
     out.print(grid)
 
 

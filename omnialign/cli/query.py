@@ -1,4 +1,4 @@
-"""`search`, `classify` and `embed`: questions to a trained model."""
+"""`classify` and `embed`: questions to a trained model."""
 
 from __future__ import annotations
 
@@ -8,58 +8,6 @@ from typing import Annotated
 import typer
 
 from omnialign.cli.output import Dim, Json, Model, note, percent, print_json, progress, table
-
-
-def search(
-    gallery: Annotated[Path, typer.Argument(help="A folder of files of any modality.")],
-    query: Annotated[str, typer.Argument(help="What is looked for, in words.")],
-    model: Model,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many hits.")] = 5,
-    modality: Annotated[
-        str | None, typer.Option(help="Search only this modality of the gallery.")
-    ] = None,
-    dim: Dim = None,
-    json: Json = False,
-) -> None:
-    """Find files in a folder by words.
-
-    Example: `omnialign search photos/ "three red circles" --model runs/image-text -k 3`
-    """
-    import omnialign as oa
-    from omnialign.gallery import Gallery
-
-    space = oa.load(model, dim=dim)
-    if modality is not None:
-        space.tower(modality)
-    found = Gallery.gather(gallery, space.modalities, modality)
-    if not found.items:
-        raise oa.OmniAlignError(
-            f"'{gallery}' holds no file that this model can search; it has: "
-            f"{', '.join(space.modalities)}; passed over: {len(found.skipped)}"
-        )
-    with progress("reading the gallery") as bar:
-        hits, searched = space.search(query, found, modality=space.words, progress=bar)
-    if not hits:
-        first = next(iter(searched.skipped.values()))
-        raise oa.OmniAlignError(f"no file of '{gallery}' can be read; the first: {first}")
-    if json:
-        print_json(
-            {
-                "query": query,
-                "hits": [
-                    {"path": str(h.item), "modality": h.modality, "score": h.score}
-                    for h in hits[:k]
-                ],
-                "num_searched": len(searched.items),
-                "skipped": searched.skipped,
-            }
-        )
-        return
-    rows = [[f"{h.score:.3f}", h.modality, str(h.item)] for h in hits[:k]]
-    table(f"{query} ({len(searched.items)} files)", ["score", "modality", "file"], rows)
-    if searched.skipped:
-        first = next(iter(searched.skipped.values()))
-        note(f"{len(searched.skipped)} files were passed over, the first because: {first}")
 
 
 def classify(

@@ -25,6 +25,7 @@ from omnialign.engine.checkpoint import restore, state_tensors
 from omnialign.engine.diagnostics import StepReport, Watch, gradient_norms, pair_names
 from omnialign.engine.frozen import FeatureListener, frozen_modalities, store_frozen_features
 from omnialign.engine.gradient_cache import average_gradients
+from omnialign.engine.holding_out import hold_out
 from omnialign.engine.lora import Adapters
 from omnialign.engine.memory import freed_memory_kept, is_out_of_memory
 from omnialign.engine.micro_batches import MicroBatches
@@ -318,9 +319,13 @@ class _Run:
         if self.average:
             self.average.copy_to(self.space)
         space = self._whole_space().eval()
-        self._on_main(lambda: self.folder.save_model(space))
+        self._on_main(lambda: self._save(space))
         self.accelerator.end_training()
         return space
+
+    def _save(self, space: SharedSpace) -> None:
+        space.held_out = hold_out(space, self.recipe)
+        self.folder.save_model(space)
 
     def _whole_space(self) -> SharedSpace:
         """The trained space, with nothing sharded and no adapters beside the weights."""

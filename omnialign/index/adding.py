@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -159,12 +160,18 @@ class Adder:
         return self._known.contents
 
     def add(
-        self, files: Iterable[File], space: SharedSpace, *, workers: int, batch_size: int
+        self,
+        files: Iterable[File],
+        space: Callable[[], SharedSpace],
+        *,
+        workers: int,
+        batch_size: int,
     ) -> None:
-        """Embeds what is new or changed of `files`."""
+        """Embeds what is new or changed of `files`; the model is asked for if there is any."""
         try:
             to_embed = self._to_embed(self.to_read(files))
-            self.embed(to_embed, space, workers=workers, batch_size=batch_size)
+            if (first := next(to_embed, None)) is not None:
+                self._embed(chain([first], to_embed), space(), workers, batch_size)
         finally:
             self.commit()
 
@@ -189,11 +196,10 @@ class Adder:
             if not (named.content in contents and self.reuse(named)):
                 yield named
 
-    def embed(
-        self, files: Iterable[File], space: SharedSpace, *, workers: int, batch_size: int
+    def _embed(
+        self, files: Iterable[File], space: SharedSpace, workers: int, batch_size: int
     ) -> None:
-        """Embeds files that are identified; call `commit` at last."""
-        stream = ((file, file.path, file.modality) for file in files)
+        stream = ((file, Path(file.path), file.modality) for file in files)
         for done in embed_files(space, stream, workers=workers, batch_size=batch_size):
             file: File = done.key
             if done.segments is None:

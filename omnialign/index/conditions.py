@@ -155,9 +155,9 @@ class OneOf(OfValue):
         return pc.and_(pc.invert(found), values.is_valid())
 
     def _expression(self, name: str) -> str:
-        word = "not in" if self.negated else "in"
-        listed = ", ".join(_literal(value) for value in self.values)
-        return _guarded(name, f"{name} {word} [{listed}]", self.negated)
+        operator, word = ("!=", " and ") if self.negated else ("==", " or ")
+        each = word.join(f"{name} {operator} {_literal(value)}" for value in self.values)
+        return _guarded(name, f"({each})", self.negated)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class EmbeddedFile:
 
 def embed_files(
     space: SharedSpace,
-    files: Iterable[tuple[Any, str | Path, str]],
+    files: Iterable[tuple[Any, Any, str]],
     *,
     workers: int = 0,
     batch_size: int = 64,

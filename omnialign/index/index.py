@@ -6,7 +6,7 @@ Axes: q queries, n rows, D dim.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from omnialign.errors import OmniAlignError
-from omnialign.index.adding import SET_ASIDE, Adder, AddReport, Progress, counted
-from omnialign.index.collect import collect, is_below
+from omnialign.index.adding import SET_ASIDE, AddReport, Progress
+from omnialign.index.collect import is_below
+from omnialign.index.engines import add_files
 from omnialign.index.model import LibraryModel, ModelRecord
-from omnialign.index.ray_session import cluster_for
 from omnialign.index.rebuilding import embed_again, new_table, pending_key
 from omnialign.index.removal import remove
-from omnialign.index.rows import WITHOUT_VECTORS, File, file_of, vectors_of
+from omnialign.index.rows import WITHOUT_VECTORS, file_of, vectors_of
 from omnialign.index.searching import Hit, hit_of, nearest_files
 from omnialign.index.store import Array, Rows, Store, open_store
 from omnialign.index.where import ROW_COLUMNS, Where
@@ -28,6 +28,7 @@ from omnialign.model_folder import load
 
 if TYPE_CHECKING:
     from omnialign.contract import Preview
+    from omnialign.index.copying import Copied
     from omnialign.index.upkeep import Duplicates, Verified
     from omnialign.space import SharedSpace
 
@@ -47,7 +48,12 @@ class Index:
     def __init__(self, store: Store, model: str | Path | None = None) -> None:
         """Use `create` and `open`."""
         self._store = store
-        self._about = json.loads(store.documents(ABOUT)[ABOUT])
+        about = store.documents(ABOUT).get(ABOUT)
+        if about is None:
+            raise OmniAlignError(
+                f"the library '{store.uri}' was not made to its end; remove it and make it again"
+            )
+        self._about = json.loads(about)
         if self._about["format"] != FORMAT:
             raise OmniAlignError(
                 f"the library '{store.uri}' has format {self._about['format']}; this version of "
@@ -181,17 +187,18 @@ class Index:
         if modality is not None:
             self.model.check_has(modality)
         with self._store.lock():
-            cluster = cluster_for(engine, self.rows, self.model, ray_address)
-            adder = Adder(self._store, self.rows, self.dim, cluster and cluster.replace)
-            files = self._collect(given, modality, adder.report.passed_over)
-            options = {"workers": workers, "batch_size": batch_size}
-            if cluster is not None:
-                cluster.add(adder, files, progress=progress, **options)
-            else:
-                if progress is not None:
-                    total = sum(1 for _ in self._collect(given, modality, {}))
-                    files = counted(files, total, progress)
-                adder.add(files, self.space, **options)
+            adder = add_files(
+                self._store,
+                self.rows,
+                self.model,
+                given,
+                modality=modality,
+                engine=engine,
+                ray_address=ray_address,
+                workers=workers,
+                batch_size=batch_size,
+                progress=progress,
+            )
             missing = adder.gone(lambda path: is_below(path, given))
             adder.report.gone = sorted(missing)
             if prune:
@@ -199,17 +206,6 @@ class Index:
             if adder.report.rows:
                 self.rows.settle()
         return adder.report
-
-    def _collect(
-        self, paths: Sequence[str | Path], modality: str | None, passed_over: dict[str, str]
-    ) -> Iterator[File]:
-        return collect(
-            paths,
-            self.model.modalities,
-            only=modality,
-            passed_over=passed_over,
-            except_below=self._store.uri,
-        )
 
     def search(
         self,
@@ -344,6 +340,16 @@ class Index:
         from omnialign.index.upkeep import export
 
         return export(self, Path(file))
+
+    def copy_to(self, uri: str | Path, progress: Progress | None = None) -> Copied:
+        """Copies the library to another place, a folder or Milvus, and compares every row.
+
+        Files stay where they are. A copy that was interrupted begins anew when it is called again.
+        """
+        from omnialign.index.copying import copy_library
+
+        table = self._about["table"]
+        return copy_library(self._store, str(uri), table, self.dim, progress)
 
     def rebuild(
         self,

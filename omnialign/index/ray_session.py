@@ -12,14 +12,9 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omnialign.errors import OmniAlignError
-
-if TYPE_CHECKING:
-    from omnialign.index.model import LibraryModel
-    from omnialign.index.ray_engine import Cluster
-    from omnialign.index.store import Rows
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -40,20 +35,6 @@ def import_ray() -> ModuleType:
         raise OmniAlignError(
             f"engine 'ray' wants {error.name}, which is not installed: pip install 'omnialign[ray]'"
         ) from None
-
-
-def cluster_for(
-    engine: str, rows: Rows, model: LibraryModel, address: str | None
-) -> Cluster | None:
-    """What an engine adds files with; None of `local`. Raises `OmniAlignError` for no engine."""
-    if engine == "local":
-        return None
-    if engine != "ray":
-        raise OmniAlignError(f"engine is '{engine}'; it is 'local' or 'ray'")
-    import_ray()
-    from omnialign.index.ray_engine import Cluster
-
-    return Cluster(rows, model, address)
 
 
 @contextmanager

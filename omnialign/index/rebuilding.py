@@ -41,7 +41,7 @@ def embed_again(
     files = _files(rows, space.modalities, adder.report)
     if progress is not None:
         files = counted(files, rows.count(), progress)
-    adder.add(files, space, workers=workers, batch_size=batch_size)
+    adder.add(files, lambda: space, workers=workers, batch_size=batch_size)
     return table, adder.report
 
 

@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from omnialign.errors import OmniAlignError
-from omnialign.index.codes import Floats, code, code_queries
+from omnialign.index.codes import SLACK, Codes, Floats, code, code_queries
 from omnialign.index.scorers import (
+    HALF_MARGIN,
     FewQueries,
     ManyQueries,
     Mask,
-    OnDevice,
     Pairs,
     Places,
+    Plain,
     Rows,
     Scorer,
+    torch_of,
 )
 
 if TYPE_CHECKING:
@@ -40,9 +42,9 @@ WRITTEN_ROWS = 16_384
 SAMPLE = 4096
 QUERIES = 256
 """Queries of one pass: their codes and a block's products stay in a cache."""
-FIRST_PAIRS, MOST_PAIRS = 1 << 22, 1 << 24
-"""Pairs of a query and a row that the first rounds, and the last ones, look at."""
 COMPARED = 4096
+CROWDED = 1 / 32
+"""Share of the pairs left in question from which on codes cost more than they spare."""
 
 
 class Neighbours(NamedTuple):
@@ -181,6 +183,20 @@ class Scan:
             for m in range(len(masks))
         ]
 
+    def codes(self) -> Codes:
+        """All rows (n, D) int8, memory-mapped; their products rank as cosines do, nearly."""
+        return self._codes
+
+    def compare(self, queries: Floats, candidates: Places, k: int) -> Neighbours:
+        """The `k` best for each query (q, D) of its candidates (q, c), compared in float32.
+
+        A candidate of -1 is none.
+        """
+        query, column = np.nonzero(candidates >= 0)
+        places = candidates[query, column]
+        pairs = Pairs(query, places, np.zeros(len(places), np.float32))
+        return self._merged(_nothing(len(queries), k), pairs, queries)
+
     def _search(self, queries: Floats, k: int, masks: Sequence[Mask | None]) -> list[Neighbours]:
         import torch
 
@@ -190,15 +206,19 @@ class Scan:
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             scorer = self._scorer(queries, pool)
             floors = np.stack([self._floors(scorer, queries, k, mask) for mask in masks])
-            for rows in self._rounds(len(queries), masks):
-                for m, pairs in enumerate(scorer.above(rows, masks, floors)):
+            for rows, num_pairs in self._rounds(scorer, len(queries), masks):
+                found = scorer.above(rows, masks, floors)
+                for m, pairs in enumerate(found):
                     best[m] = self._refined(best[m], pairs, queries, scorer.margins)
                     floors[m] = np.maximum(floors[m], best[m].cosines[:, -1])
+                left = sum(len(pairs.places) for pairs in found)
+                if self._device is None and left > CROWDED * num_pairs:
+                    scorer = Plain(torch_of(self._vectors), queries, SLACK)
         return best
 
     def _scorer(self, queries: Floats, pool: ThreadPoolExecutor) -> Scorer:
         if self._device is not None:
-            return OnDevice(self._device_vectors(self._device), queries)
+            return Plain(self._device_vectors(self._device), queries, HALF_MARGIN)
         coded = code_queries(queries, self._worst)
         if len(queries) <= FewQueries.MOST or not ManyQueries.is_exact(self._dim):
             return FewQueries(self._codes, coded, pool)
@@ -218,8 +238,10 @@ class Scan:
         exact = self._exact(queries, query, sample[top.T].ravel())
         return exact.reshape(len(queries), k).min(1)
 
-    def _rounds(self, num_queries: int, masks: Sequence[Mask | None]) -> Iterator[Rows]:
-        """All rows that some mask allows, in growing stretches."""
+    def _rounds(
+        self, scorer: Scorer, num_queries: int, masks: Sequence[Mask | None]
+    ) -> Iterator[tuple[Rows, int]]:
+        """All rows that some mask allows, in growing stretches, and the pairs in each."""
         places: Places | None = None
         filters = [mask for mask in masks if mask is not None]
         if len(filters) == len(masks):
@@ -227,11 +249,12 @@ class Scan:
             if np.count_nonzero(union) < len(self) // 2:
                 places = np.flatnonzero(union)
         total = len(self) if places is None else len(places)
-        start, pairs = 0, FIRST_PAIRS
+        start, pairs = 0, scorer.first_round
         while start < total:
             stop = min(start + max(1, pairs // (num_queries * len(masks))), total)
-            yield slice(start, stop) if places is None else places[start:stop]
-            start, pairs = stop, min(4 * pairs, MOST_PAIRS)
+            rows = slice(start, stop) if places is None else places[start:stop]
+            yield rows, (stop - start) * num_queries
+            start, pairs = stop, min(4 * pairs, scorer.last_round)
 
     def _refined(
         self, best: Neighbours, pairs: Pairs, queries: Floats, margins: Floats

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ Rows = slice | Places
 """Rows of one stretch, or at any places in ascending order."""
 
 GROUP = 64
+FEW_BLOCK, DEVICE_BLOCK = 1 << 18, 1 << 27
+"""Pairs of a query and a row in a block: of a thread with few queries, and of an accelerator."""
 HALF_MARGIN = 2.0**-9
 """Products of unit vectors in float16, summed in float32: three roundings of 2⁻¹¹ and a spare."""
 BELOW = np.float32(-2)
@@ -44,9 +46,15 @@ class Pairs(NamedTuple):
 
 
 class Scorer(ABC):
-    """Cosines of some queries with rows, off by at most `margins` (q,)."""
+    """Cosines of some queries with rows, off by at most `margins` (q,).
+
+    first_round, last_round: pairs of a query and a row to look at before the best of them are
+    compared exactly, which raises the floors of the next round.
+    """
 
     margins: Floats
+    first_round: int = 1 << 22
+    last_round: int = 1 << 24
 
     @abstractmethod
     def cosines(self, rows: Rows) -> torch.Tensor:
@@ -57,16 +65,17 @@ class Scorer(ABC):
         """For each mask, the pairs whose cosine could be at or above `floors` (masks, q)."""
 
 
-def selected(rows: Rows, length: int, mask: Mask | None) -> tuple[Places, Places | None]:
-    """Places of those rows that a mask allows, and which of the rows they are; None for all."""
-    places = np.arange(rows.start, rows.start + length) if isinstance(rows, slice) else rows
-    if mask is None:
-        return places, None
-    allowed = mask[rows]
-    if allowed.all():
-        return places, None
-    which = np.flatnonzero(allowed)
-    return places[which], which
+def allowed(rows: Rows, mask: Mask | None) -> Places | None:
+    """Which of the rows a mask allows; None for all."""
+    if mask is None or (some := mask[rows]).all():
+        return None
+    return np.flatnonzero(some)
+
+
+def places(rows: Rows, which: Places | None, hits: Places) -> Places:
+    """Places of hits among those of the rows that are allowed."""
+    hits = hits if which is None else which[hits]
+    return rows.start + hits if isinstance(rows, slice) else rows[hits]
 
 
 def blocks(rows: Rows, size: int) -> list[Rows]:
@@ -81,24 +90,24 @@ class FewQueries(Scorer):
     """Products of int8 by the CPU's instructions for them: as fast as the codes can be read."""
 
     MOST = 31
-    """Queries from which on a matrix product is faster."""
-    BLOCK = 1 << 18
+    """Queries; for more a matrix product is faster."""
+    ALONE = 3
+    """Queries that are faster one by one than as a small matrix."""
 
     def __init__(self, codes: Codes, queries: CodedQueries, pool: ThreadPoolExecutor) -> None:
         import numkong
 
         self.margins = queries.margins
         self._codes, self._units, self._pool = codes, queries.units, pool
-        self._one = queries.codes if len(queries.codes) == 1 else None
+        self._alone = queries.codes if len(queries.codes) <= self.ALONE else None
         self._packed = numkong.dots_pack(queries.codes, dtype="int8")
 
-    def _products(self, rows: Rows) -> NDArray[np.int32]:
+    def _products(self, rows: Rows) -> NDArray[np.float32 | np.int32]:
         import numkong
 
         codes = self._codes[rows]
-        if self._one is not None:
-            kind: Any = "int32"  # the stubs name floats only
-            return np.asarray(numkong.cdist(codes, self._one, "inner", out_dtype=kind))
+        if self._alone is not None:
+            return np.asarray(numkong.cdist(codes, self._alone, "inner", out_dtype="float32"))
         return np.asarray(numkong.dots_packed(codes, self._packed))
 
     def cosines(self, rows: Rows) -> torch.Tensor:
@@ -112,16 +121,16 @@ class FewQueries(Scorer):
 
         def block(part: Rows) -> list[Pairs]:
             products, found = self._products(part), list[Pairs]()
-            for mask, bound in zip(masks, bounds, strict=True):
-                places, which = selected(part, len(products), mask)
-                allowed = products if which is None else products[which]
-                at = np.flatnonzero((allowed >= bound).ravel())
+            for mask, bound in zip(masks, bounds.astype(products.dtype), strict=True):
+                which = allowed(part, mask)
+                chosen = products if which is None else products[which]
+                at = np.flatnonzero((chosen >= bound).ravel())
                 row, query = np.divmod(at, width)
-                cosines = allowed.ravel()[at] * self._units[query]
-                found.append(Pairs(query, places[row], cosines))
+                cosines = chosen.ravel()[at] * self._units[query]
+                found.append(Pairs(query, places(part, which, row), cosines))
             return found
 
-        size = max(256, self.BLOCK // max(width, 16))
+        size = max(256, FEW_BLOCK // max(width, 16))
         found = list(self._pool.map(block, blocks(rows, size)))
         return [joined([pairs[m] for pairs in found]) for m in range(len(masks))]
 
@@ -129,7 +138,7 @@ class FewQueries(Scorer):
 class Batch(Scorer):
     """Matrix products by torch, in blocks whose products stay in a cache."""
 
-    BLOCK = 1 << 20
+    block: int = 1 << 20
     _units: Floats
 
     @abstractmethod
@@ -145,16 +154,16 @@ class Batch(Scorer):
     def above(self, rows: Rows, masks: Sequence[Mask | None], floors: Floats) -> list[Pairs]:
         bounds = self._bounds(floors)
         found: list[list[Pairs]] = [[] for _ in masks]
-        for part in blocks(rows, max(GROUP, self.BLOCK // len(self._units))):
+        for part in blocks(rows, max(GROUP, self.block // len(self._units))):
             products = self._products(part)
             for mask, bound, pairs in zip(masks, bounds, found, strict=True):
-                places, which = selected(part, len(products), mask)
-                allowed = products
+                which = allowed(part, mask)
+                chosen = products
                 if which is not None:
-                    allowed = products[torch_of(which).to(products.device)]
-                row, query, value = (x.cpu().numpy() for x in at_least(allowed, bound))
+                    chosen = products[torch_of(which).to(products.device)]
+                row, query, value = (x.cpu().numpy() for x in at_least(chosen, bound))
                 cosines = value.astype(np.float32) * self._units[query]
-                pairs.append(Pairs(query, places[row], cosines))
+                pairs.append(Pairs(query, places(part, which, row), cosines))
         return [joined(pairs) for pairs in found]
 
 
@@ -191,16 +200,17 @@ class ManyQueries(Batch):
         return torch_of(whole_bounds(floors - self.margins, self._units))
 
 
-class OnDevice(Batch):
-    """Products in float16 on an accelerator that holds the vectors."""
+class Plain(Batch):
+    """Products of the vectors themselves, in their own precision and where they are."""
 
-    BLOCK = 1 << 27
-
-    def __init__(self, vectors: torch.Tensor, queries: Floats) -> None:
+    def __init__(self, vectors: torch.Tensor, queries: Floats, margin: float) -> None:
         self._vectors = vectors
         self._queries = torch_of(queries).to(vectors.device, vectors.dtype).t()
         self._units = np.ones(len(queries), np.float32)
-        self.margins = self._units * HALF_MARGIN
+        self.margins = self._units * np.float32(margin)
+        if vectors.device.type != "cpu":
+            self.block = DEVICE_BLOCK
+            self.first_round, self.last_round = DEVICE_BLOCK // 4, DEVICE_BLOCK * 2
 
     def _products(self, rows: Rows) -> torch.Tensor:
         at = rows if isinstance(rows, slice) else torch_of(rows).to(self._vectors.device)

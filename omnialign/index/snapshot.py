@@ -89,18 +89,21 @@ class Snapshot:
             file.unlink()
             return False
         places = rows.column("place").to_numpy()
-        try:
-            scan = Scan.open(self._folder, self._dim)
-            is_whole = len(scan) > (int(places[-1]) if len(places) else -1)
-        except OmniAlignError:
-            is_whole = False
-        if not is_whole:
+        scan = self._open_scan()
+        if scan is None or len(scan) <= (int(places[-1]) if len(places) else -1):
             self.discard(self._folder)
             self._folder.mkdir(parents=True)
             return False
         self._version, self._rows, self._places, self._scan = version, rows, places, scan
         self._masks = {}
         return True
+
+    def _open_scan(self) -> Scan | None:
+        """None where its files are damaged."""
+        try:
+            return Scan.open(self._folder, self._dim)
+        except OmniAlignError:
+            return None
 
     def _catch_up(self, table: Any) -> None:
         """Appends the vectors of rows that are new, and writes the rows of the table's version."""

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,12 +117,17 @@ class Store(ABC):
         """A context in which nobody else writes; raises `OmniAlignError` if somebody does."""
 
 
+def is_library(uri: str) -> bool:
+    """Whether a folder is a library; any other URI can be nothing else. Imports little."""
+    return "://" in uri or (Path(uri) / "documents.lance").is_dir()
+
+
 def open_store(uri: str) -> Store:
     """The store of a library: a folder, the URI of an object storage, or `milvus://…`.
 
     Raises `OmniAlignError` where what it needs is not installed.
     """
-    if uri.startswith("milvus://"):
+    if uri.startswith(("milvus://", "milvus+tls://")):
         try:
             return import_module("omnialign.index.milvus").MilvusStore(uri)
         except ModuleNotFoundError as error:

@@ -179,7 +179,8 @@ class TestRun:
 
         def watching(self: toy.Mlp, batch: Tensor) -> Tensor:
             features = forward(self, batch)
-            seen.add(features.dtype)
+            if self.training:  # not for what is held out
+                seen.add(features.dtype)
             return features
 
         monkeypatch.setattr(toy.Mlp, "forward", watching)
@@ -286,7 +287,9 @@ class TestFrozen:
 
         monkeypatch.setattr(toy.Mlp, "forward", counting)
         encoder = {"name": "mlp", "window_seconds": 8.0, "dropout": 0.5}
-        train(recipe({"toy_signal": {"frozen": True, "encoder": encoder}}), tmp_path)
+        wanted = recipe({"toy_signal": {"frozen": True, "encoder": encoder}})
+        nothing_held_out = [pair.model_copy(update={"test": None}) for pair in wanted.pairs]
+        train(wanted.model_copy(update={"pairs": nothing_held_out}), tmp_path)
         source = toy.ToyPairs()
         windows = sum(-(-len(source[i]["toy_signal"]) // 8) for i in range(len(source)))
         assert sum(counted) <= windows

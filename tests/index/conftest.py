@@ -1,5 +1,6 @@
 """A small model of the toys, saved, and folders of signals."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omnialign.index.rows import vectors_of
 from omnialign.recipe import parse_recipe
 from omnialign.registry import Registry
 from omnialign.testing import toy
+from tests.index.milvus_server import milvus_lite
 
 
 def save_model(folder: Path, seed: int = 0, policy: str = "windows") -> Path:
@@ -53,3 +55,10 @@ def table(index: Index) -> dict[str, Any]:
     for batch in index.rows.read(["id", "vector"]):
         found |= dict(zip(batch.column("id").to_pylist(), vectors_of(batch), strict=True))
     return found
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The `host:port` of a Milvus Lite server."""
+    with milvus_lite(tmp_path_factory.mktemp("milvus") / "data") as address:
+        yield address

@@ -19,6 +19,7 @@ from omnialign.building import build
 from omnialign.errors import OmniAlignError
 from omnialign.index import Index
 from omnialign.index.adding import Adder, AddReport
+from omnialign.index.engines import collected
 from omnialign.index.ray_session import check_nodes, import_ray
 from omnialign.index.rows import WITHOUT_VECTORS
 from omnialign.recipe import parse_recipe
@@ -123,7 +124,7 @@ class TestWhatNodesDo:
         cluster = ray_engine.Cluster(index.rows, index.model, None)
         fragments, space = cluster._fragments, index.space
         adder = Adder(index._store, index.rows, index.dim, cluster.replace)
-        fresh = adder.to_read(index._collect([folder], None, {}))
+        fresh = adder.to_read(collected(index._store, index.model, [folder], None, {}))
         found = ray_engine._Found(Here(), fresh)
         job = ray_tasks.Job(
             {name: space.tower(name).pipeline for name in space.modalities},
