@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from omnialign.contract import Segment
@@ -42,6 +43,7 @@ def embed_files(
     *,
     workers: int = 0,
     batch_size: int = 64,
+    bf16: bool = False,
 ) -> Iterator[EmbeddedFile]:
     """Embeds files as `SharedSpace.embed_segments` does, as they become ready, in any order.
 
@@ -56,6 +58,9 @@ def embed_files(
         workers: processes that read; with 0 this one does. Each takes a core and some seconds to
             start.
         batch_size: encoder inputs in one forward, all of one modality.
+        bf16: whether products of matrices are computed in 16 bits, which is faster where the
+            processor has instructions for it, and moves vectors a little (a cosine of 0.99999 for a
+            ViT-B/32).
 
     Raises:
         ModalityError: the model lacks a modality.
@@ -64,11 +69,15 @@ def embed_files(
     check_batch_size(batch_size)
     if workers < 0:
         raise OmniAlignError(f"workers is {workers}; it is at least 0")
-    return _embed(space, files, workers, batch_size)
+    return _embed(space, files, workers, batch_size, bf16)
 
 
 def _embed(
-    space: SharedSpace, files: Iterable[tuple[Any, str | Path, str]], workers: int, batch_size: int
+    space: SharedSpace,
+    files: Iterable[tuple[Any, Any, str]],
+    workers: int,
+    batch_size: int,
+    bf16: bool,
 ) -> Iterator[EmbeddedFile]:
     opened: dict[int, _Opened] = {}
 
@@ -89,11 +98,11 @@ def _embed(
             pool.add(_Input(number, len(file.segments), told))
             file.segments.append(None)
             if pool.is_full:
-                yield from _forward(space, file.modality, pool.take(), opened)
+                yield from _forward(space, file.modality, pool.take(), opened, bf16)
         if file.is_done:
             yield opened.pop(number).embedded()
     for name, pool in pools.items():
-        yield from _forward(space, name, pool.take(), opened)
+        yield from _forward(space, name, pool.take(), opened, bf16)
     assert not opened
 
 
@@ -179,13 +188,17 @@ def _tensors(found: Any) -> Iterator[Tensor]:
 
 
 def _forward(
-    space: SharedSpace, modality: str, batches: list[list[_Input]], opened: dict[int, _Opened]
+    space: SharedSpace,
+    modality: str,
+    batches: list[list[_Input]],
+    opened: dict[int, _Opened],
+    bf16: bool,
 ) -> Iterator[EmbeddedFile]:
     """Embeds batches, and gives the files that are done with it."""
     tower = space.tower(modality)
     while batches:
         batch = batches.pop(0)
-        with evaluating(tower):
+        with evaluating(tower), torch.autocast(space.device.type, torch.bfloat16, enabled=bf16):
             vectors = tower(tower.pipeline.collate([one.segment.sample for one in batch]))
         for one, vector in zip(batch, prefix(vectors, space.dim).float().cpu(), strict=True):
             file = opened.get(one.number)

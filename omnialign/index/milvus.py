@@ -60,8 +60,8 @@ class MilvusStore(Store):
         if prefix:
             after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
             condition += f" and key < {json.dumps(after, ensure_ascii=False)}"
-        batches = self._milvus.read(self._collection, condition, ["key", "text"], 1000)
-        return {row["key"]: row["text"] for batch in batches for row in batch}
+        batches = self._milvus.read(self._collection, condition, ["key", "body"], 1000)
+        return {row["key"]: row["body"] for batch in batches for row in batch}
 
     def _has_documents(self) -> bool:
         if not self._is_there:
@@ -76,12 +76,12 @@ class MilvusStore(Store):
                 )
         if not self._has_documents():
             text = {"datatype": DataType.VARCHAR, "max_length": MAX_BYTES}
-            fields = [{"field_name": name, **text} for name in ("hash", "key", "text")]
+            fields = [{"field_name": name, **text} for name in ("hash", "key", "body")]
             fields[0]["is_primary"] = True
             self._milvus.create(self._collection, fields, dim=2)
         if documents:
             rows = [
-                {"hash": _hash(key), "key": key, "text": text, "vector": [0.0, 1.0]}
+                {"hash": _hash(key), "key": key, "body": text, "vector": [0.0, 1.0]}
                 for key, text in documents.items()
             ]
             self._milvus("upsert", self._collection, rows)
@@ -95,8 +95,8 @@ class MilvusStore(Store):
         if not self._has_documents():
             return None
         ids = [_hash(_OWN + key)]
-        found = self._milvus("get", self._collection, ids=ids, output_fields=["text"])
-        return json.loads(found[0]["text"]) if found else None
+        found = self._milvus("get", self._collection, ids=ids, output_fields=["body"])
+        return json.loads(found[0]["body"]) if found else None
 
     def write_note(self, key: str, value: Any) -> None:
         """Keeps something of this module's own; a sign that the writer is alive goes with it."""

@@ -43,7 +43,7 @@ _EXPRESSION_BYTES = 40_000
 _ATTEMPTS = 100
 _INT64 = 2**63
 _TYPES = {str: "string", bool: "boolean", int: "number", float: "number"}
-_METADATA_TEXT = "metadata_text"
+_METADATA_TEXT = "metadata_as_written"
 """The metadata as they are; `metadata` is what filters look at, with plain values and no null."""
 
 

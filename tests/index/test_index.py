@@ -121,7 +121,7 @@ class TestAdd:
         assert list(report.set_aside) == [str(signals / "bad.toy")]
         listed = Index.open(index.uri).set_aside
         assert list(listed) == [str(signals / "bad.toy")]
-        assert "begins with" in listed[str(signals / "bad.toy")]
+        assert "begins with 'toy-signal'" in listed[str(signals / "bad.toy")]
         toy.write_signal(signals / "bad.toy", torch.ones(3))
         assert index.add(signals).added == 1
         assert Index.open(index.uri).set_aside == {}
