@@ -38,6 +38,10 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Files that are gone leave the library.")
     ] = False,
+    engine: Annotated[str, typer.Option(help="local, or ray: over a cluster.")] = "local",
+    ray_address: Annotated[
+        str | None, typer.Option(help="Of the cluster; without it, RAY_ADDRESS or this machine.")
+    ] = None,
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Embed all files of the library again with --model.")
     ] = False,
@@ -69,6 +73,8 @@ def index(
                 batch_size=batch_size,
                 prune=prune,
                 progress=bar,
+                engine=engine,
+                ray_address=ray_address,
             )
     if json:
         print_json({"library": library.uri, "num_rows": len(library), **asdict(report)})

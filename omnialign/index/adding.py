@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -57,6 +57,29 @@ def counted(files: Iterator[File], total: int, progress: Progress) -> Iterator[F
     progress(total, total)
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What the files of a table hold, 8 bytes each."""
+
+    keys: Array
+    """In order."""
+
+    def __contains__(self, content: str) -> bool:
+        return _find(self.keys, key_of(content)) is not None
+
+
+def identified(file: File) -> File:
+    """A file with the hash of its bytes; raises `OSError`."""
+    content = content_key(registry().modality(file.modality), Path(file.path))
+    assert content is not None
+    return replace(file, content=f"{file.modality}:{content.hex()}")
+
+
+def unseen(path: str, error: OSError) -> str:
+    """Why a file is set aside that cannot be identified."""
+    return f"cannot read '{path}': {error.strerror}"
+
+
 class _Known:
     """The files that a table holds, 24 bytes each."""
 
@@ -85,8 +108,9 @@ class _Known:
         self.seen[place] = True
         return int(self._signatures[place])
 
-    def has_content(self, content: str) -> bool:
-        return _find(self._contents, key_of(content)) is not None
+    @property
+    def contents(self) -> Contents:
+        return Contents(self._contents)
 
     def was_seen(self, path: str) -> bool:
         place = _find(self._paths, key_of(path))
@@ -102,14 +126,27 @@ class Adder:
     """One pass over files.
 
     What is embedded is written in batches, so a pass that ends early loses at most the last one.
+
+    Args:
+        store: takes the documents.
+        rows: the table as it is.
+        dim: of the vectors.
+        replace: takes a batch, as `Rows.replace`; that of `rows` by default.
     """
 
-    def __init__(self, store: Store, rows: Rows, dim: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        rows: Rows,
+        dim: int,
+        replace: Callable[[Sequence[str], pa.Table], None] | None = None,
+    ) -> None:
         self.report = AddReport()
         self.modalities: set[str] = set()
         """Of the files whose rows were written."""
         self._store = store
         self._rows = rows
+        self._replace = replace or rows.replace
         self._schema = schema(dim)
         self._known = _Known(rows)
         self._set_aside = store.documents(SET_ASIDE)
@@ -118,6 +155,11 @@ class Adder:
         self._documents: dict[str, str] = {}
         self._solved: list[str] = []
         self._committed_at = time.monotonic()
+
+    @property
+    def contents(self) -> Contents:
+        """What is embedded already."""
+        return self._known.contents
 
     def add(
         self,
@@ -128,47 +170,62 @@ class Adder:
         batch_size: int,
     ) -> None:
         """Embeds what is new or changed of `files`; the model is asked for if there is any."""
-        to_embed = self._to_embed(files)
         try:
-            first = next(to_embed, None)
-            if first is None:
-                return
-            stream = ((file, Path(file.path), file.modality) for file in chain([first], to_embed))
-            for done in embed_files(space(), stream, workers=workers, batch_size=batch_size):
-                file: File = done.key
-                if done.segments is None:
-                    self._note(file, done.problem or "unreadable")
-                    continue
-                if self._known.signature(file.path) is None:
-                    self.report.added += 1
-                else:
-                    self.report.changed += 1
-                self._take(file, rows_of(file, done.segments))
+            to_embed = self._to_embed(self.to_read(files))
+            if (first := next(to_embed, None)) is not None:
+                self._embed(chain([first], to_embed), space(), workers, batch_size)
         finally:
-            self._commit()
+            self.commit()
 
-    def _to_embed(self, files: Iterable[File]) -> Iterator[File]:
-        """Those whose content is new; the others are dealt with on the way."""
+    def to_read(self, files: Iterable[File]) -> Iterator[File]:
+        """Those that are not as they were, or were not there, when they were embedded."""
         for file in files:
-            known = self._known.signature(file.path)
-            if known == file.signature:
+            if self._known.signature(file.path) == file.signature:
                 self.report.unchanged += 1
                 self._solve(file.path)
-                continue
-            try:
-                content = content_key(registry().modality(file.modality), Path(file.path))
-            except OSError as error:
-                self._note(file, f"cannot read '{file.path}': {error.strerror}")
-                continue
-            assert content is not None
-            file = replace(file, content=f"{file.modality}:{content.hex()}")
-            if self._known.has_content(file.content) and self._reuse(
-                file, is_held=known is not None
-            ):
-                continue
-            yield file
+            else:
+                yield file
 
-    def _reuse(self, file: File, *, is_held: bool) -> bool:
+    def _to_embed(self, files: Iterable[File]) -> Iterator[File]:
+        """Those whose content is new, identified; the others are dealt with on the way."""
+        contents = self.contents
+        for file in files:
+            try:
+                named = identified(file)
+            except OSError as error:
+                self.set_aside(file, unseen(file.path, error))
+                continue
+            if not (named.content in contents and self.reuse(named)):
+                yield named
+
+    def _embed(
+        self, files: Iterable[File], space: SharedSpace, workers: int, batch_size: int
+    ) -> None:
+        stream = ((file, Path(file.path), file.modality) for file in files)
+        for done in embed_files(space, stream, workers=workers, batch_size=batch_size):
+            file: File = done.key
+            if done.segments is None:
+                self.set_aside(file, done.problem or "unreadable")
+            else:
+                self._count(file)
+                self._take(file, rows_of(file, done.segments))
+
+    def written(self, file: File, num_rows: int) -> None:
+        """A file whose rows `replace` need not be given any more; those of before still go."""
+        self._count(file)
+        self.report.rows += num_rows
+        if self._known.signature(file.path) is not None:
+            self._pending_paths.append(file.path)
+
+    def _count(self, file: File) -> None:
+        self.modalities.add(file.modality)
+        if self._known.signature(file.path) is None:
+            self.report.added += 1
+        else:
+            self.report.changed += 1
+        self._solve(file.path)
+
+    def reuse(self, file: File) -> bool:
         """Whether a file of that content was there, whose vectors are now also this one's."""
         found = self._rows.find("content", [file.content], self._schema.names)
         if not found.num_rows:
@@ -178,23 +235,22 @@ class Adder:
             source = file.path
         again = rows_again(file, found.filter(pc.field("path") == source))
         has_moved = source != file.path and not os.path.exists(source)
-        if is_held:
-            self.report.changed += 1
-        else:
+        if self._known.signature(file.path) is None:
             self.report.moved += 1
+        else:
+            self.report.changed += 1
+        self._solve(file.path)
         self._take(file, again, also=[source] if has_moved else [])
         return True
 
     def _take(self, file: File, rows: list[dict[str, Any]], also: Iterable[str] = ()) -> None:
         self._pending += rows
-        self.modalities.add(file.modality)
         self._pending_paths += [file.path, *also]
-        self._solve(file.path)
         late = time.monotonic() - self._committed_at > _SECONDS_AT_MOST
         if late or len(self._pending) >= _ROWS_AT_ONCE:
-            self._commit()
+            self.commit()
 
-    def _note(self, file: File, reason: str) -> None:
+    def set_aside(self, file: File, reason: str) -> None:
         """Sets a file aside; rows of its former content stay no longer."""
         self.report.set_aside[file.path] = reason
         self._documents[SET_ASIDE + file.path] = json.dumps({"reason": reason})
@@ -204,10 +260,11 @@ class Adder:
         if SET_ASIDE + path in self._set_aside:
             self._solved.append(SET_ASIDE + path)
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
+        """Writes what is pending."""
         if self._pending or self._pending_paths:
             rows = pa.Table.from_pylist(self._pending, schema=self._schema)
-            self._rows.replace(self._pending_paths, rows)
+            self._replace(self._pending_paths, rows)
             self.report.rows += len(self._pending)
         self._store.write_documents(self._documents)
         self._store.remove_documents(self._solved)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from omnialign.errors import OmniAlignError
 from omnialign.index import scoring
-from omnialign.index.adding import Adder, AddReport, Progress, counted
-from omnialign.index.collect import collect, is_below
+from omnialign.index.adding import AddReport, Progress
+from omnialign.index.collect import is_below
+from omnialign.index.engines import add_files
 from omnialign.index.library import ABOUT, FORMAT, Library
 from omnialign.index.model import LibraryModel, ModelRecord
 from omnialign.index.rebuilding import embed_again, new_table, pending_key
 from omnialign.index.removal import remove
-from omnialign.index.rows import File
 from omnialign.index.store import open_store
 from omnialign.model_folder import load
 
@@ -71,6 +71,8 @@ class Index(Library):
         batch_size: int = 64,
         prune: bool = False,
         progress: Progress | None = None,
+        engine: str = "local",
+        ray_address: str | None = None,
     ) -> AddReport:
         """Brings the library up to date with files.
 
@@ -82,21 +84,30 @@ class Index(Library):
             paths: folders, files, patterns (`sounds/**/*.flac`). Where a `metadata.jsonl` lies
                 beside or above the files, its rows are their metadata (`file_name` and anything).
             modality: of all of them; also settles files that could be several.
-            workers: processes that read files; 0 reads in this one.
+            workers: processes that read files; 0 reads in this one. With Ray, encoders; 0 is one a
+                GPU or, where there is none, one a core.
             batch_size: encoder inputs in one forward.
             prune: whether files that are gone leave the library; otherwise they are reported.
             progress: called with the number of files done and of all.
+            engine: `local`, or `ray`: over a cluster, and committed at once at the end.
+            ray_address: of the cluster; else that of `RAY_ADDRESS`, else this machine is one.
         """
         given = [paths] if isinstance(paths, str | Path) else list(paths)
         if modality is not None:
             self.model.check_has(modality)
         with self._store.lock():
-            adder = Adder(self._store, self.rows, self.dim)
-            files = self._collect(given, modality, adder.report.passed_over)
-            if progress is not None:
-                total = sum(1 for _ in self._collect(given, modality, {}))
-                files = counted(files, total, progress)
-            adder.add(files, self.model.space, workers=workers, batch_size=batch_size)
+            adder = add_files(
+                self._store,
+                self.rows,
+                self.model,
+                given,
+                modality=modality,
+                engine=engine,
+                ray_address=ray_address,
+                workers=workers,
+                batch_size=batch_size,
+                progress=progress,
+            )
             missing = adder.gone(lambda path: is_below(path, given))
             adder.report.gone = sorted(missing)
             if prune:
@@ -111,17 +122,6 @@ class Index(Library):
         fitted = scoring.of_library(self.space, self.rows)
         self._store.write_documents({scoring.SCORES: fitted.to_json()})
         self.scores = fitted
-
-    def _collect(
-        self, paths: Sequence[str | Path], modality: str | None, passed_over: dict[str, str]
-    ) -> Iterator[File]:
-        return collect(
-            paths,
-            self.model.modalities,
-            only=modality,
-            passed_over=passed_over,
-            except_below=self._store.uri,
-        )
 
     def remove(self, where: str | None = None, *, paths: Paths | None = None) -> int:
         """Takes files out of the library: those with a row that a filter fits, or those of paths.

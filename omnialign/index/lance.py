@@ -74,7 +74,7 @@ class LanceStore(Store):
 
     def remove_documents(self, keys: Sequence[str]) -> None:
         if keys:
-            self._documents().delete(_is_one_of("key", keys))
+            self._documents().delete(is_one_of("key", keys))
 
     def rows(self, name: str, dim: int) -> LanceRows:
         database = self._database
@@ -127,14 +127,14 @@ class LanceRows(Rows):
             return
         merge = self._table.merge_insert("id").when_matched_update_all()
         merge = merge.when_not_matched_insert_all()
-        merge.when_not_matched_by_source_delete(_is_one_of("path", paths)).execute(rows)
+        merge.when_not_matched_by_source_delete(is_one_of("path", paths)).execute(rows)
 
     def _may_hold(self, paths: Sequence[str]) -> bool:
-        return bool(paths) and self._table.count_rows(_is_one_of("path", paths)) > 0
+        return bool(paths) and self._table.count_rows(is_one_of("path", paths)) > 0
 
     def remove(self, ids: Sequence[str]) -> None:
         for start in range(0, len(ids), _VALUES_AT_ONCE):
-            self._table.delete(_is_one_of("id", ids[start : start + _VALUES_AT_ONCE]))
+            self._table.delete(is_one_of("id", ids[start : start + _VALUES_AT_ONCE]))
 
     def read(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         self._table.checkout_latest()
@@ -144,7 +144,7 @@ class LanceRows(Rows):
         self._table.checkout_latest()
         parts = [
             self._table.search()
-            .where(_is_one_of(column, values[start : start + _VALUES_AT_ONCE]))
+            .where(is_one_of(column, values[start : start + _VALUES_AT_ONCE]))
             .select(list(columns))
             .limit(None)
             .to_arrow()
@@ -172,10 +172,15 @@ class LanceRows(Rows):
         self._snapshot.follow(self._table)
         return self._snapshot
 
+    def dataset(self) -> Any:
+        """The latest version, as pylance's `LanceDataset`."""
+        self._table.checkout_latest()
+        return self._table.to_lance()
+
     def settle(self) -> None:
         self._table.optimize(cleanup_older_than=_KEEP_OLD_VERSIONS)
 
 
-def _is_one_of(column: str, values: Sequence[str]) -> str:
+def is_one_of(column: str, values: Sequence[str]) -> str:
     quoted = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
     return f"{column} IN ({quoted})"

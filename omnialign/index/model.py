@@ -47,7 +47,7 @@ class LibraryModel:
 
     def __init__(self, record: ModelRecord, source: str | Path | None = None) -> None:
         self.record = record
-        self._source = record.source if source is None else absolute(source)
+        self.source = record.source if source is None else absolute(source)
         self._space: SharedSpace | None = None
 
     @property
@@ -73,9 +73,7 @@ class LibraryModel:
             towers = [name for name in self.modalities if name in {*wanted, *held}]
             whole = len(towers) == len(self.modalities)
             try:
-                space = load(
-                    self._source, dim=self.record.dim, modalities=None if whole else towers
-                )
+                space = load(self.source, dim=self.record.dim, modalities=None if whole else towers)
             except ModalityError as error:
                 raise ModelError(f"{self._mismatch()}: {error}") from None
             self._check(space)
@@ -101,8 +99,8 @@ class LibraryModel:
                     f"{self._mismatch()}: its {name} tower has the fingerprint {found}, that of "
                     f"the library {stated}; give the model that the library was made with, or "
                     "embed everything again with this one: "
-                    f"omnialign index --to LIBRARY --rebuild --model {self._source}"
+                    f"omnialign index --to LIBRARY --rebuild --model {self.source}"
                 )
 
     def _mismatch(self) -> str:
-        return f"'{self._source}' is not the model that the vectors of this library come from"
+        return f"'{self.source}' is not the model that the vectors of this library come from"

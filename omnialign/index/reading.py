@@ -116,7 +116,7 @@ class _Team:
     def __init__(
         self, pipelines: Mapping[str, Pipeline], num_workers: int, most_waiting: int
     ) -> None:
-        self._pipelines = _pickled(dict(pipelines))
+        self._pipelines = pickled(dict(pipelines))
         self._files: SimpleQueue[File | None] = SimpleQueue()
         self._told: Queue[tuple[int, Told] | OmniAlignError] = Queue(most_waiting)
         self._is_closing = False
@@ -208,7 +208,7 @@ class _Worker:
             ) from None
 
     def give(self, file: File) -> None:
-        self._write(_pickled((file.path, file.modality)))
+        self._write(pickled((file.path, file.modality)))
 
     def next(self) -> Told:
         """Waits for what it says next of the file that it was given."""
@@ -271,7 +271,7 @@ def _tensor(array: np.ndarray[Any, Any], order: list[int]) -> torch.Tensor:
     return torch.from_numpy(array).permute([order.index(axis) for axis in range(len(order))])
 
 
-def _pickled(found: Any) -> bytes:
+def pickled(found: Any) -> bytes:
     buffer = BytesIO()
     _Pickler(buffer, protocol=5).dump(found)
     return buffer.getvalue()
@@ -286,12 +286,12 @@ def work() -> None:
     torch.set_num_threads(1)
     try:
         pipelines: dict[str, Pipeline] = pickle.load(given)
-        to.write(_pickled(True))
+        to.write(pickled(True))
         to.flush()
         while True:
             path, modality = pickle.load(given)
             for told in read_file(pipelines[modality], path):
-                to.write(_pickled(told))
+                to.write(pickled(told))
                 to.flush()
     except (EOFError, BrokenPipeError):
         os._exit(0)

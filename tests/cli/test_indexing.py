@@ -131,3 +131,8 @@ def test_slips(run: Run, files: Path, arguments: list[str], message: str) -> Non
     assert status == 1
     assert message in err
     assert "Traceback" not in err
+
+
+def test_an_engine_that_is_none(run: Run, files: Path) -> None:
+    status, _, err = run("index", "signals", "--model", "model", "--engine", "spark")
+    assert (status, "engine is 'spark'; it is 'local' or 'ray'" in err) == (1, True)
