@@ -16,6 +16,7 @@ from omnialign.cli.listing import plugins, recipes
 from omnialign.cli.output import out
 from omnialign.cli.packing import pack
 from omnialign.cli.query import classify, embed, search
+from omnialign.cli.serving import serve
 from omnialign.cli.sharing import card, push
 from omnialign.cli.training import evaluate, train
 
@@ -53,6 +54,7 @@ app.command()(evaluate)
 app.command()(search)
 app.command()(classify)
 app.command()(embed)
+app.command()(serve)
 app.command()(compare)
 app.command()(interpolate)
 app.command()(card)
