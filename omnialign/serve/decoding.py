@@ -21,7 +21,7 @@ from omnialign.errors import OmniAlignError
 from omnialign.serve.decoder import Decode, Show, decode_forever
 from omnialign.serve.limits import Limits, RefusedError, Waiting
 
-START_SECONDS = 120.0
+START_SECONDS = 600.0
 MAX_REPLY_BYTES = 2**30
 
 

@@ -19,7 +19,7 @@ class Limits:
     """How long a recording may last."""
     receive_seconds: float = 60.0
     """For the body of a request to arrive."""
-    decode_seconds: float = 20.0
+    decode_seconds: float = 60.0
     decode_bytes: int = 2048 * MIB
     """Memory that decoding may take, on top of what an idle decoder has; kept on Linux."""
     num_decoders: int = 2

@@ -159,7 +159,7 @@ def test_bombs_and_garbage_are_refused_in_a_sentence(client, make) -> None:
     started = time.monotonic()
     answer = client.post("/search", files={"file": make()})
     one_sentence(answer, 422 if answer.status_code == 422 else 400)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 120
     assert works(client)
 
 
