@@ -40,25 +40,26 @@ def serve(
         raise oa.OmniAlignError(
             f"serve wants {error.name}, which is not installed: pip install 'omnialign[serve]'"
         ) from None
+    token = token or None
     if token is None and not is_loopback(host):
         raise oa.OmniAlignError(
             f"--host {host} lets other machines in, so it wants a token: --token, or the "
             "environment variable OMNIALIGN_TOKEN"
         )
-    listening = _listen(host, port)
-    app = create_app(Index.open(library, model), token=token)
-    address = f"[{host}]" if ":" in host else host
-    note(f"{library}: http://{address}:{listening.getsockname()[1]} (Ctrl-C ends it)")
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_keep_alive=15,
-        timeout_graceful_shutdown=5,
-        limit_concurrency=1024,
-    )
-    uvicorn.Server(config).run(sockets=[listening])
+    with _listen(host, port) as listening:
+        app = create_app(Index.open(library, model), token=token)
+        address = f"[{host}]" if ":" in host else host
+        note(f"{library}: http://{address}:{listening.getsockname()[1]} (Ctrl-C ends it)")
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=15,
+            timeout_graceful_shutdown=5,
+            limit_concurrency=1024,
+        )
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:
