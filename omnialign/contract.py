@@ -167,6 +167,15 @@ class Modality(ABC, Generic[Sample]):
     def preview(self, sample: Sample) -> Preview:
         """Something a person can look at or listen to."""
 
+    def interactive_preview(self, sample: Sample) -> Preview | None:
+        """Something a person can take in hand, where there is such a thing.
+
+        A page turns `model/gltf-binary`: triangles or points of one buffer, with `POSITION`, and
+        `COLOR_0` where there are colours.
+        """
+        del sample
+        return None
+
     @abstractmethod
     def example_samples(self, n: int) -> Sequence[Sample]:
         """`n` different samples: deterministic, offline, small."""

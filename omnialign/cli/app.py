@@ -19,6 +19,7 @@ from omnialign.cli.output import out
 from omnialign.cli.packing import pack
 from omnialign.cli.query import classify, embed
 from omnialign.cli.searching import search
+from omnialign.cli.serving import serve
 from omnialign.cli.sharing import card, push
 from omnialign.cli.training import evaluate, train
 
@@ -59,6 +60,7 @@ app.command()(duplicates)
 app.command()(classify)
 app.command()(embed)
 app.command()(copy)
+app.command()(serve)
 app.command()(compare)
 app.command()(interpolate)
 app.command()(card)

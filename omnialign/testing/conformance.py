@@ -125,6 +125,8 @@ class ModalityConformance:
         preview = self.modality.preview(self.modality.example_samples(1)[0])
         assert "/" in preview.mime, "preview.mime is a MIME type such as image/png"
         assert preview.data, "the preview is empty"
+        interactive = self.modality.interactive_preview(self.modality.example_samples(1)[0])
+        assert interactive is None or (interactive.data and "/" in interactive.mime)
 
     def test_segments_cover_in_order(self) -> None:
         sample = self.modality.example_samples(1)[0]

@@ -91,6 +91,12 @@ class PointClouds(Modality[PointCloud]):
 
         return Preview("image/png", picture(sample))
 
+    def interactive_preview(self, sample: PointCloud) -> Preview:
+        """A GLB of the triangles, or of the points where there are none or very many."""
+        from omnialign_3d.interactive import glb
+
+        return Preview("model/gltf-binary", glb(sample))
+
     def example_samples(self, n: int) -> Sequence[PointCloud]:
         """Boxes, balls, rings, … of different sizes; every third without colours."""
         from omnialign_3d.shapes import examples

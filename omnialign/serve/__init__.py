@@ -1,0 +1,1 @@
+"""The service over a library, and its page; `omnialign serve LIBRARY` runs it."""
