@@ -251,4 +251,7 @@ def test_our_own_failures_say_nothing_of_us(library, serve, monkeypatch) -> None
     with serve(index, limits) as address, httpx.Client(base_url=address) as client:
         answer = client.get("/search", params={"words": "a circle"})
         assert "not your fault" in one_sentence(answer, 500)
-        assert 'omnialign_errors_total{kind="ZeroDivisionError"} 1.0' in client.get("/metrics").text
+        assert (
+            'omnialign_errors_total{kind="ZeroDivisionError"} 1.0'
+            in httpx.get(f"{address}/metrics").text
+        )
