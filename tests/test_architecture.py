@@ -286,7 +286,7 @@ def test_every_plugin_is_an_extra_and_a_workspace_member() -> None:
     names = {path.name.removeprefix("omnialign-") for path in PLUGINS}
     libraries = {"datasets", "lora"}
     elsewhere = {"onnx", "openvino", "sentence-transformers", "langchain", "lancedb", "mteb"}
-    elsewhere |= {"index", "milvus", "ray"}
+    elsewhere |= {"index", "milvus", "ray", "serve"}
     assert set(extras) == names | libraries | elsewhere | {"all"}
     assert set(re.findall(r"[\w-]+", extras["all"][0])) == names | libraries | {"omnialign"}
     assert {f"omnialign-{name}" for name in names} <= set(project["tool"]["uv"]["sources"])

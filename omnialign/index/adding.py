@@ -168,12 +168,14 @@ class Adder:
         *,
         workers: int,
         batch_size: int,
+        bf16: bool,
     ) -> None:
         """Embeds what is new or changed of `files`; the model is asked for if there is any."""
         try:
             to_embed = self._to_embed(self.to_read(files))
             if (first := next(to_embed, None)) is not None:
-                self._embed(chain([first], to_embed), space(), workers, batch_size)
+                options = {"workers": workers, "batch_size": batch_size, "bf16": bf16}
+                self._embed(chain([first], to_embed), space(), options)
         finally:
             self.commit()
 
@@ -198,11 +200,9 @@ class Adder:
             if not (named.content in contents and self.reuse(named)):
                 yield named
 
-    def _embed(
-        self, files: Iterable[File], space: SharedSpace, workers: int, batch_size: int
-    ) -> None:
+    def _embed(self, files: Iterable[File], space: SharedSpace, options: Mapping[str, Any]) -> None:
         stream = ((file, Path(file.path), file.modality) for file in files)
-        for done in embed_files(space, stream, workers=workers, batch_size=batch_size):
+        for done in embed_files(space, stream, **options):
             file: File = done.key
             if done.segments is None:
                 self.set_aside(file, done.problem or "unreadable")

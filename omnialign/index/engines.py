@@ -44,7 +44,8 @@ def add_files(
     if progress is not None:
         total = sum(1 for _ in collected(store, model, paths, modality, {}))
         files = counted(files, total, progress)
-    adder.add(files, model.space, workers=workers, batch_size=batch_size)
+    bf16 = model.record.bf16
+    adder.add(files, model.space, workers=workers, batch_size=batch_size, bf16=bf16)
     return adder
 
 

@@ -155,7 +155,7 @@ class Library:
             modality=modality,
             where=where,
             segments=segments,
-            query_modality=names.pop() if len(names) == 1 else None,
+            query_modalities=[names.pop() if len(names) == 1 else None],
         )[0]
 
     def similar(
@@ -176,7 +176,7 @@ class Library:
             modality=modality,
             where=where,
             segments=segments,
-            query_modality=own,
+            query_modalities=[own],
         )[0]
         return [hit for hit in hits if file_of(hit.id) != file_of(row_id)][:k]
 
@@ -198,9 +198,12 @@ class Library:
         modality: str | Sequence[str] | None = None,
         where: str | None = None,
         segments: bool = False,
-        query_modality: str | None = None,
+        query_modalities: Sequence[str | None] | None = None,
     ) -> list[list[Hit]]:
-        """As `search`, for unit vectors `(q, D)`: a list of hits for each."""
+        """As `search`, for unit vectors `(q, D)`: a list of hits for each.
+
+        `query_modalities`, one for each, make scores surer; None for a mixed query.
+        """
         if k < 1:
             raise OmniAlignError(f"k is {k}; it is at least 1")
         vectors = np.require(vectors, np.float32, ["C", "W"])
@@ -218,7 +221,7 @@ class Library:
             most,
             condition,
             scores=self.scores,
-            query_modality=query_modality,
+            query_modalities=query_modalities or [None] * len(vectors),
             segments=segments,
         )
 

@@ -24,14 +24,17 @@ class ModelRecord:
     fingerprint: str
     towers: dict[str, str]
     """The fingerprint of each tower, by modality."""
+    bf16: bool = False
+    """Whether files are embedded with products in 16 bits."""
 
     @classmethod
-    def of(cls, space: SharedSpace, source: str | Path) -> ModelRecord:
+    def of(cls, space: SharedSpace, source: str | Path, *, bf16: bool = False) -> ModelRecord:
         return cls(
             absolute(source),
             space.dim,
             space.fingerprint(),
             {name: space.tower(name).fingerprint() for name in space.modalities},
+            bf16,
         )
 
     def as_dict(self) -> dict[str, Any]:

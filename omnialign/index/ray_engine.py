@@ -177,7 +177,8 @@ class Cluster:
             if not broken.keys().isdisjoint(numbers.tolist()):
                 self._fragments.drop(fragments, list(broken.values()))
         if again:  # each may be what killed its reader, so it is not read in this process
-            adder.add(again, lambda: space, workers=1, batch_size=batch_size)
+            bf16 = self._model.record.bf16
+            adder.add(again, lambda: space, workers=1, batch_size=batch_size, bf16=bf16)
 
 
 class _Found:

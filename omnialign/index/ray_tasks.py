@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from omnialign.data.pipeline import Pipeline
 from omnialign.index.adding import Contents, identified, unseen
@@ -129,6 +130,7 @@ class Encoder:
 
     def __init__(self, record: ModelRecord, source: str) -> None:
         self._space = LibraryModel(record, source).space()
+        self._bf16 = record.bf16
 
     def __call__(self, inputs: pa.Table) -> pa.Table:
         vectors = np.zeros((len(inputs), self._space.dim), np.float32)
@@ -138,7 +140,8 @@ class Encoder:
             places = np.flatnonzero(is_there & (modalities == name))
             tower = self._space.tower(name)
             samples = [pickle.loads(inputs.column("input")[i].as_buffer()) for i in places.tolist()]
-            with evaluating(tower):
+            device = self._space.device.type
+            with evaluating(tower), torch.autocast(device, torch.bfloat16, enabled=self._bf16):
                 found = tower(tower.pipeline.collate(samples))
             vectors[places] = prefix(found, self._space.dim).float().cpu().numpy()
         is_sound = np.isfinite(vectors).all(1)

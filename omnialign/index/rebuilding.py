@@ -21,7 +21,7 @@ def new_table() -> str:
 
 def pending_key(record: ModelRecord) -> str:
     """Of the document that names the table of a rebuild that has not come to its end."""
-    return f"rebuild/{record.fingerprint}/{record.dim}"
+    return f"rebuild/{record.fingerprint}/{record.dim}/{record.bf16}"
 
 
 def embed_again(
@@ -41,7 +41,7 @@ def embed_again(
     files = _files(rows, space.modalities, adder.report)
     if progress is not None:
         files = counted(files, rows.count(), progress)
-    adder.add(files, lambda: space, workers=workers, batch_size=batch_size)
+    adder.add(files, lambda: space, workers=workers, batch_size=batch_size, bf16=record.bf16)
     return table, adder.report
 
 

@@ -68,7 +68,7 @@ def nearest_files(
     where: Where | None,
     *,
     scores: FittedScores,
-    query_modality: str | None,
+    query_modalities: Sequence[str | None],
     segments: bool,
 ) -> list[list[Hit]]:
     """For each of `vectors` `(q, D)` the `k` best hits.
@@ -81,7 +81,7 @@ def nearest_files(
         most: how many rows the largest of them has.
         where: a filter.
         scores: what makes cosines of several modalities compare.
-        query_modality: of the queries, if they have one.
+        query_modalities: of each query; None for one of several modalities.
         segments: every segment by itself, also several of one file.
     """
     num = k if segments else k * _CANDIDATES
@@ -90,14 +90,11 @@ def nearest_files(
         hits = [
             merge(
                 own,
-                {
-                    name: scores.scores(name, each.cosines, query_modality)
-                    for name, each in own.items()
-                },
+                {name: scores.scores(name, each.cosines, of_query) for name, each in own.items()},
                 k,
                 segments=segments,
             )
-            for own in found
+            for own, of_query in zip(found, query_modalities, strict=True)
         ]
         enough = all(
             len(own_hits) == k or all(each.rows.num_rows < num for each in own.values())

@@ -128,12 +128,14 @@ class Answerer:
             except Exception as error:
                 answers[place] = error
         for filters, asked in searches.items():
-            for (place, _, _), found in zip(asked, self._searched(filters, asked), strict=True):
+            for (place, _, _), found in zip(
+                asked, self._searched(filters, asked, vectors), strict=True
+            ):
                 answers[place] = found
         return answers
 
     def _searched(
-        self, filters: Filters, asked: Sequence[tuple[int, Search, Array]]
+        self, filters: Filters, asked: Sequence[tuple[int, Search, Array]], vectors: _Vectors
     ) -> Sequence[Found | Exception]:
         k = max(search.offset + search.k + 1 + len(search.own_files) for _, search, _ in asked)
         try:
@@ -143,6 +145,7 @@ class Answerer:
                 modality=filters.modalities,
                 where=filters.where,
                 segments=filters.segments,
+                query_modalities=[vectors.modality_of(search.query) for _, search, _ in asked],
             )
         except Exception as error:
             return [error] * len(asked)
@@ -217,6 +220,11 @@ class _Vectors:
 
     def modality(self, part: Part) -> str:
         return self._modalities[self._known(part)]
+
+    def modality_of(self, query: Query) -> str | None:
+        """Of all that is asked with; None where there are several."""
+        found = {self.modality(part) for part in query.plus}
+        return found.pop() if len(found) == 1 else None
 
     def of(self, query: Query) -> Array:
         """A unit vector `(D,)`."""

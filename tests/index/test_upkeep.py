@@ -125,3 +125,14 @@ class TestUpkeep:
 
 def paths_of(group: Any) -> list[str]:
     return sorted(Path(path).name for path in group.paths)
+
+
+def test_in_16_bits_vectors_are_nearly_the_same(
+    index: Index, model: Path, signals: Path, tmp_path: Path
+) -> None:
+    quick = Index.create(tmp_path / "quick", model, bf16=True)
+    quick.add(signals)
+    exact, found = table(index), table(Index.open(quick.uri))
+    cosines = [float(exact[row_id] @ found[row_id]) for row_id in exact]
+    assert 0.999 < min(cosines) < 1 - 1e-7
+    assert quick.verify().problems == []
