@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omnialign.cli.output import Json, linked, note, print_json, progress, table
+from omnialign.cli.output import Json, linked, note, percent, print_json, progress, table
 
 if TYPE_CHECKING:
     from omnialign.index import Index
@@ -48,6 +48,10 @@ def index(
     rebuild: Annotated[
         bool, typer.Option("--rebuild", help="Embed all files of the library again with --model.")
     ] = False,
+    approximate: Annotated[
+        bool,
+        typer.Option("--approximate", help="Build a graph for a library too large to be scanned."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Make a library of files, or bring one up to date: only what is new or changed is embedded.
@@ -64,7 +68,7 @@ def index(
             report = library.rebuild(
                 model, dim=dim, bf16=bf16, workers=workers, batch_size=batch_size, progress=bar
             )
-    else:
+    elif paths or not approximate:
         if not paths:
             raise oa.OmniAlignError("index wants PATH…: files, folders or quoted patterns")
         library = _opened(to, model, dim, bf16)
@@ -79,10 +83,23 @@ def index(
                 engine=engine,
                 ray_address=ray_address,
             )
-    if json:
-        print_json({"library": library.uri, "num_rows": len(library), **asdict(report)})
     else:
+        library, report = oa.Index.open(to, model=model), None
+    recall = None
+    if approximate:
+        with progress("building the graph") as bar:
+            recall = library.build_graph(progress=bar)
+    if json:
+        found = asdict(report) if report else {}
+        graph = {} if recall is None else {"graph_recall_at_10": recall}
+        print_json({"library": library.uri, "num_rows": len(library), **found, **graph})
+        return
+    if report is not None:
         _tell(library, report)
+    if recall is not None:
+        note(
+            f"the graph finds {percent(recall)} of the 10 nearest neighbours of the library's rows"
+        )
 
 
 def _opened(to: str, model: str | None, dim: int | None, bf16: bool) -> Index:

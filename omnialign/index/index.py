@@ -132,6 +132,23 @@ class Index(Library):
         self._store.write_documents({scoring.SCORES: fitted.to_json()})
         self.scores = fitted
 
+    def build_graph(self, k: int = 10, *, progress: Progress | None = None) -> float:
+        """Builds an approximate index for a library that is too large to be scanned.
+
+        From then on it answers; rows that come later are scanned until this is called again, and
+        so are the rows of a filter or a modality where they are no more than a million.
+
+        Args:
+            k: of the recall that is measured.
+            progress: called with the number of rows done and of all.
+
+        Returns:
+            The recall: the share of the exact `k` nearest neighbours of some 200 of the library's
+            own rows that the graph finds.
+        """
+        total = len(self)
+        return self.rows.build_graph(k, progress and (lambda done: progress(done, total)))
+
     def remove(self, where: str | None = None, *, paths: Paths | None = None) -> int:
         """Takes files out of the library: those with a row that a filter fits, or those of paths.
 

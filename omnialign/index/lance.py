@@ -5,7 +5,7 @@ Axes: q queries, n rows, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -161,6 +161,9 @@ class LanceRows(Rows):
 
     def matching(self, where: Where) -> list[str]:
         return self._current().matching(where)
+
+    def build_graph(self, k: int, progress: Callable[[int], None] | None = None) -> float:
+        return self._current().build_graph(k, progress)
 
     def metadata_columns(self) -> dict[str, str]:
         return self._current().metadata_columns()

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ from filelock import FileLock
 
 from omnialign.data.features import cache_folder
 from omnialign.errors import OmniAlignError
+from omnialign.index.approximate import FILE as GRAPH
+from omnialign.index.approximate import Approximate
 from omnialign.index.rows import WITHOUT_VECTORS, vectors_of
 from omnialign.index.scan import Scan
 from omnialign.index.store import Array, Neighbours
@@ -35,6 +37,8 @@ _KEEP = 0.7
 _FEW = 0.1
 """Of all rows: fewer than that are fetched one by one."""
 _ROWS_AT_ONCE = 4096
+_ASKED = 200
+"""Rows whose neighbours say how much a graph finds."""
 METADATA = "metadata."
 """Before the name of a column of the metadata."""
 
@@ -57,6 +61,7 @@ class Snapshot:
         self._rows: pa.Table = pa.table({})
         self._places: Array = np.empty(0, np.int64)
         self._scan: Scan
+        self._graph: Approximate | None = None
         self._masks: dict[str, Array | None] = {}
 
     @staticmethod
@@ -95,25 +100,57 @@ class Snapshot:
             self._folder.mkdir(parents=True)
             return False
         self._version, self._rows, self._places, self._scan = version, rows, places, scan
+        self._graph = self._open_graph()
         self._masks = {}
         return True
 
     def _open_scan(self) -> Scan | None:
         """None where its files are damaged."""
         try:
-            return Scan.open(self._folder, self._dim)
+            scan = Scan.open(self._folder, self._dim)
+            device = _device(scan.vectors().nbytes // 2)
+            return scan if device is None else Scan.open(self._folder, self._dim, device)
         except OmniAlignError:
             return None
+
+    def _open_graph(self) -> Approximate | None:
+        """None where none was built, or it is damaged: then everything is scanned."""
+        try:
+            return Approximate.open(self._folder, self._scan)
+        except OmniAlignError:
+            return None
+
+    def build_graph(self, k: int, progress: Callable[[int], None] | None) -> float:
+        """Builds or extends the graph; the share of `k` neighbours of rows that it finds."""
+        with FileLock(self._folder / ".lock"):
+            if self._graph is None:
+                self._graph = Approximate.build(self._folder, self._scan, progress)
+            else:
+                self._graph.extend(progress)
+            self._graph = Approximate.open(self._folder, self._scan)
+        chosen = self._places[:: max(1, len(self._places) // _ASKED)]
+        queries = np.array(self._scan.vectors()[chosen])
+        exact, found = (
+            [set(own) - {place} for own, place in zip(one.places.tolist(), chosen, strict=True)]
+            for one in (
+                self._scan.search(queries, k + 1)[0],
+                self._graph.search(queries, k + 1),
+            )
+        )
+        wanted = sum(len(own) for own in exact)
+        hits = sum(len(own & other) for own, other in zip(exact, found, strict=True))
+        return hits / wanted if wanted else 1.0
 
     def _catch_up(self, table: Any) -> None:
         """Appends the vectors of rows that are new, and writes the rows of the table's version."""
         columns = [*WITHOUT_VECTORS, "_rowid"]
         batches = list(table.search().select(columns).to_batches(_ROWS_AT_ONCE))
         ids = [row_id for batch in batches for row_id in batch.column("id").to_pylist()]
-        place_of = self._known()
-        used = max(place_of.values(), default=-1) + 1
+        place_of, used = self._known()
         if sum(row_id in place_of for row_id in ids) < _KEEP * used:
             place_of, used = {}, 0
+        if not used:
+            (self._folder / GRAPH).unlink(missing_ok=True)
         scan = Scan.open(self._folder, self._dim)
         scan.truncate(used)
         for batch in self._fresh(table, batches, place_of):
@@ -123,7 +160,7 @@ class Snapshot:
             for row_id in added.column("id").to_pylist():
                 place_of[row_id] = used
                 used += 1
-        self._write(table.version, batches, np.array([place_of[i] for i in ids], np.int64))
+        self._write(table.version, batches, np.array([place_of[i] for i in ids], np.int64), used)
 
     def _fresh(
         self, table: Any, batches: Sequence[pa.RecordBatch], known: Mapping[str, int]
@@ -144,17 +181,19 @@ class Snapshot:
             some = fresh[start : start + _ROWS_AT_ONCE]
             yield table.take_row_ids(some).select(["id", "vector"]).to_arrow()
 
-    def _known(self) -> dict[str, int]:
-        """The places of the rows of the last version that was written."""
+    def _known(self) -> tuple[dict[str, int], int]:
+        """The places of the rows of the last version that was written, and how many it had."""
         files = sorted(self._folder.glob("rows-*.arrow"), key=lambda f: int(f.stem[5:]))
         for file in reversed(files):
             if self._read(int(file.stem[5:])):
-                return dict(
-                    zip(self._rows.column("id").to_pylist(), self._places.tolist(), strict=True)
-                )
-        return {}
+                ids = self._rows.column("id").to_pylist()
+                used = int((self._rows.schema.metadata or {})[b"places"])
+                return dict(zip(ids, self._places.tolist(), strict=True)), used
+        return {}, 0
 
-    def _write(self, version: int, batches: Sequence[pa.RecordBatch], places: Array) -> None:
+    def _write(
+        self, version: int, batches: Sequence[pa.RecordBatch], places: Array, used: int
+    ) -> None:
         parts = [pa.Table.from_batches([batch]).drop(["_rowid"]) for batch in batches]
         parts = [_with_metadata(part) for part in parts]
         rows = pa.concat_tables(_alike(parts)) if parts else _empty()
@@ -165,6 +204,7 @@ class Snapshot:
             "modality",
             rows.column("modality").dictionary_encode(),
         )
+        rows = rows.replace_schema_metadata({"places": str(used)})
         partial = self._folder / "rows.partial"
         with pa.ipc.new_file(str(partial), rows.schema) as writer:
             writer.write_table(rows.combine_chunks())
@@ -191,7 +231,10 @@ class Snapshot:
         self, queries: Array, k: int, modalities: Sequence[str], where: Where | None
     ) -> list[dict[str, Neighbours]]:
         masks = [self._mask(name, where) for name in modalities]
-        found = self._scan.search(queries, k, masks)
+        if self._graph is None:
+            found = self._scan.search(queries, k, masks)
+        else:
+            found = [self._graph.search(queries, k, mask) for mask in masks]
         return [
             {
                 name: self._neighbours(cosines[q], places[q])
@@ -229,6 +272,15 @@ class Snapshot:
         mask = np.zeros(len(self._scan), dtype=bool)
         mask[self._places[of_rows]] = True
         return mask
+
+
+def _device(num_bytes: int) -> str | None:
+    """A GPU, where there is one with room to spare."""
+    import torch
+
+    if not torch.cuda.is_available() or num_bytes > torch.cuda.mem_get_info()[0] / 2:
+        return None
+    return "cuda"
 
 
 def _with_metadata(rows: pa.Table) -> pa.Table:

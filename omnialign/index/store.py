@@ -6,7 +6,7 @@ Axes: q queries, n rows, D dim.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -80,6 +80,14 @@ class Rows(ABC):
     @abstractmethod
     def modalities(self) -> dict[str, int]:
         """How many rows each modality has."""
+
+    def build_graph(self, k: int, progress: Callable[[int], None] | None = None) -> float:
+        """Builds or extends an approximate index, which searches use from then on.
+
+        Gives the share of the `k` nearest neighbours of some of the rows that it finds. Raises
+        `OmniAlignError` where the table is kept by a server with indices of its own.
+        """
+        raise OmniAlignError("this library is searched by a server; build its index there")
 
     def settle(self) -> None:  # noqa: B027
         """After many changes: brings the table into the form that is quickest to read."""

@@ -100,6 +100,18 @@ def test_duplicates(run: Run, files: Path) -> None:
     assert [[Path(p).name for p in group["paths"]] for group in groups] == [["1.toy", "copy.toy"]]
 
 
+def test_a_graph_says_what_it_finds(run: Run, files: Path) -> None:
+    run("index", "signals", "--model", "model", "--to", "library")
+    before = answer(run("search", "library", "a rising signal", "--json"))["hits"]
+    assert answer(run("index", "--to", "library", "--approximate", "--json"))[
+        "graph_recall_at_10"
+    ] == pytest.approx(1)
+    assert answer(run("search", "library", "a rising signal", "--json"))["hits"] == before
+    status, _, err = run("index", "--to", "library", "--approximate")
+    assert status == 0
+    assert "the graph finds 100.0 %" in err
+
+
 def test_rebuild(run: Run, files: Path) -> None:
     torch.manual_seed(1)
     build(parse_recipe(toy.recipe())).save(files / "other")
