@@ -288,7 +288,11 @@ def test_every_plugin_is_an_extra_and_a_workspace_member() -> None:
     elsewhere = {"onnx", "openvino", "sentence-transformers", "langchain", "lancedb", "mteb"}
     elsewhere |= {"index", "milvus", "ray", "serve"}
     assert set(extras) == names | libraries | elsewhere | {"all"}
-    assert set(re.findall(r"[\w-]+", extras["all"][0])) == names | libraries | {"omnialign"}
+    assert set(re.findall(r"[\w-]+", extras["all"][0])) == {
+        *names,
+        *libraries,
+        *("omnialign", "index", "serve"),
+    }
     assert {f"omnialign-{name}" for name in names} <= set(project["tool"]["uv"]["sources"])
     developed = {name.partition("[")[0] for name in project["dependency-groups"]["dev"]}
     assert {f"omnialign-{name}" for name in names} <= developed
