@@ -69,7 +69,7 @@ def search(
     hits = library.search(asked, k, modality=modality, where=where, minus=minus, segments=segments)
     if json:
         found = [hit.as_dict() for hit in hits]
-        print_json({"query": query, "hits": found, "num_rows": len(library)})
+        print_json({"query": query, "hits": found, "num_rows": sum(library.modalities.values())})
     else:
         _tell(query, hits, library)
 
@@ -144,7 +144,12 @@ def _tell(query: str | None, hits: list[Hit], library: Index) -> None:
     columns = ["score", "cosine", "modality", "seconds", "file"]
     if _shows_pictures():
         columns.insert(0, "")
-    table(f"{query or 'like the file'} ({len(library)} rows)", columns, rows, markup=True)
+    table(
+        f"{query or 'like the file'} ({sum(library.modalities.values())} rows)",
+        columns,
+        rows,
+        markup=True,
+    )
 
 
 def _seconds(hit: Hit) -> str:

@@ -5,20 +5,24 @@ Axes: q queries, n rows, D dim.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lancedb
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from omnialign.errors import OmniAlignError
 from omnialign.index.rows import schema
 from omnialign.index.snapshot import Snapshot, snapshot_folder
-from omnialign.index.store import Array, Neighbours, Rows, Store
+from omnialign.index.store import Array, Neighbours, Rows, Store, missing
 
 if TYPE_CHECKING:
     from omnialign.index.where import Where
@@ -30,21 +34,24 @@ _KEEP_OLD_VERSIONS = timedelta(hours=1)
 
 
 class LanceStore(Store):
-    """A LanceDB database, one a library; each change of a table is a version of it."""
+    """A LanceDB database, one a library; each change of a table is a version of it.
+
+    LanceDB takes longer to import than a search takes. Of a library in a folder, a change shows in
+    the names of its tables' versions; as long as these are the same, copies of the documents and
+    of the rows answer, and LanceDB is not needed.
+    """
 
     def __init__(self, uri: str) -> None:
         self.is_local = "://" not in uri
         self.uri = str(Path(uri).absolute()) if self.is_local else uri
-        self._opened: lancedb.DBConnection | None = None
 
-    @property
-    def _database(self) -> lancedb.DBConnection:
-        if self._opened is None:
-            try:
-                self._opened = lancedb.connect(self.uri)
-            except (OSError, RuntimeError, ValueError) as error:
-                raise OmniAlignError(f"no library can be kept at '{self.uri}': {error}") from None
-        return self._opened
+    @cached_property
+    def _database(self) -> Any:
+        lancedb = _lancedb()
+        try:
+            return lancedb.connect(self.uri)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise OmniAlignError(f"no library can be kept at '{self.uri}': {error}") from None
 
     def exists(self) -> bool:
         if self.is_local:
@@ -62,8 +69,32 @@ class LanceStore(Store):
     def documents(self, prefix: str = "") -> dict[str, str]:
         if not self.exists():
             return {}
-        found = self._documents().search().limit(None).to_arrow().to_pylist()
-        return {row["key"]: row["body"] for row in found if row["key"].startswith(prefix)}
+        found = self._copied_documents()
+        return {key: body for key, body in found.items() if key.startswith(prefix)}
+
+    def _copied_documents(self) -> dict[str, str]:
+        stamp = self._stamp("documents")
+        file = snapshot_folder(self.uri, "documents", self.is_local) / "documents.json"
+        with suppress(OSError, ValueError, KeyError):
+            kept = json.loads(file.read_text("utf-8"))
+            if stamp is not None and kept["stamp"] == stamp:
+                return kept["documents"]
+        rows = self._documents().search().limit(None).to_arrow().to_pylist()
+        found = {row["key"]: row["body"] for row in rows}
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            fresh = file.with_name(f"{uuid.uuid4().hex}.partial")
+            fresh.write_text(json.dumps({"stamp": stamp, "documents": found}), "utf-8")
+            fresh.replace(file)
+        return found
+
+    def _stamp(self, table: str) -> str | None:
+        """What every change of a table changes; None where it cannot be seen from outside."""
+        try:
+            names = sorted(os.listdir(Path(self.uri) / f"{table}.lance" / "_versions"))
+        except OSError:
+            return None
+        return hashlib.sha256("\0".join(names).encode()).hexdigest()
 
     def write_documents(self, documents: Mapping[str, str]) -> None:
         if documents:
@@ -77,12 +108,13 @@ class LanceStore(Store):
             self._documents().delete(is_one_of("key", keys))
 
     def rows(self, name: str, dim: int) -> LanceRows:
-        database = self._database
+        folder = snapshot_folder(self.uri, name, self.is_local)
+        return LanceRows(partial(self._open, name, dim), partial(self._stamp, name), folder, dim)
+
+    def _open(self, name: str, dim: int) -> Any:
         if name in self._names():
-            table = database.open_table(name)
-        else:
-            table = database.create_table(name, schema=schema(dim), exist_ok=True)
-        return LanceRows(table, snapshot_folder(self.uri, name, self.is_local), dim)
+            return self._database.open_table(name)
+        return self._database.create_table(name, schema=schema(dim), exist_ok=True)
 
     def drop(self, name: str) -> None:
         if name in self._names():
@@ -107,10 +139,17 @@ class LanceStore(Store):
 class LanceRows(Rows):
     """A Lance table; searched by a scan over a snapshot of it on the local disk."""
 
-    def __init__(self, table: Any, folder: Path, dim: int) -> None:
-        self._table = table
+    def __init__(
+        self, table: Callable[[], Any], stamp: Callable[[], str | None], folder: Path, dim: int
+    ) -> None:
+        self._open = table
+        self._stamp = stamp
         self._dim = dim
         self._snapshot = Snapshot(folder, dim)
+
+    @cached_property
+    def _table(self) -> Any:
+        return self._open()
 
     @property
     def version(self) -> str:
@@ -172,7 +211,7 @@ class LanceRows(Rows):
         return self._current().modalities()
 
     def _current(self) -> Snapshot:
-        self._snapshot.follow(self._table)
+        self._snapshot.follow(self._stamp(), lambda: self._table)
         return self._snapshot
 
     def dataset(self) -> Any:
@@ -182,6 +221,15 @@ class LanceRows(Rows):
 
     def settle(self) -> None:
         self._table.optimize(cleanup_older_than=_KEEP_OLD_VERSIONS)
+        self._current()
+
+
+def _lancedb() -> Any:
+    try:
+        import lancedb
+    except ModuleNotFoundError as error:
+        raise missing(error, "index") from None
+    return lancedb
 
 
 def is_one_of(column: str, values: Sequence[str]) -> str:

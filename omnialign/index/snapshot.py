@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ _KEEP = 0.7
 _FEW = 0.1
 """Of all rows: fewer than that are fetched one by one."""
 _ROWS_AT_ONCE = 4096
+_FOLLOWED = "followed.json"
 _ASKED = 200
 """Rows whose neighbours say how much a graph finds."""
 METADATA = "metadata."
@@ -58,6 +60,7 @@ class Snapshot:
         self._folder = folder
         self._dim = dim
         self._version: int | None = None
+        self._stamp: str | None = None
         self._rows: pa.Table = pa.table({})
         self._places: Array = np.empty(0, np.int64)
         self._scan: Scan
@@ -68,17 +71,40 @@ class Snapshot:
     def discard(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
-    def follow(self, table: Any) -> None:
-        """Does nothing where the version is the one that it has."""
-        table.checkout_latest()
-        if table.version == self._version:
+    def follow(self, stamp: str | None, opened: Callable[[], Any]) -> None:
+        """Does nothing where the version is the one that it has.
+
+        Args:
+            stamp: what every change of the table changes, if that is known; where it is the one of
+                the last time, the table is not opened.
+            opened: the table.
+        """
+        if stamp is not None and (stamp == self._stamp or self._read_if(stamp)):
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._folder / ".lock"):
-            version = table.version
-            if not self._read(version):
-                self._catch_up(table)
-                assert self._read(version)
+        table = opened()
+        table.checkout_latest()
+        if table.version != self._version:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self._folder / ".lock"):
+                version = table.version
+                if not self._read(version):
+                    self._catch_up(table)
+                    assert self._read(version)
+        self._stamp = stamp
+        with suppress(OSError):
+            about = json.dumps({"stamp": stamp, "version": table.version})
+            (self._folder / _FOLLOWED).write_text(about, "utf-8")
+
+    def _read_if(self, stamp: str) -> bool:
+        """Whether the last that was followed had this stamp, and is read again."""
+        try:
+            about = json.loads((self._folder / _FOLLOWED).read_text("utf-8"))
+            is_it = about["stamp"] == stamp and self._read(about["version"])
+        except (OSError, ValueError, KeyError):
+            return False
+        if is_it:
+            self._stamp = stamp
+        return is_it
 
     def _file(self, version: int) -> Path:
         return self._folder / f"rows-{version}.arrow"
@@ -93,7 +119,7 @@ class Snapshot:
         except (OSError, pa.ArrowInvalid):
             file.unlink()
             return False
-        places = rows.column("place").to_numpy()
+        places = _numbers(rows.column("place"), np.int64)
         scan = self._open_scan()
         if scan is None or len(scan) <= (int(places[-1]) if len(places) else -1):
             self.discard(self._folder)
@@ -245,14 +271,15 @@ class Snapshot:
 
     def _neighbours(self, cosines: Array, places: Array) -> Neighbours:
         there = places >= 0
-        rows = self._rows.take(np.searchsorted(self._places, places[there]))
+        found = np.searchsorted(self._places, places[there])
+        taken = pa.Array.from_buffers(pa.int64(), len(found), [None, pa.py_buffer(found)])
+        rows = self._rows.take(taken)
         return Neighbours(rows.select([*WITHOUT_VECTORS]), cosines[there])
 
     def _mask(self, modality: str, where: Where | None) -> Array | None:
         """Which places are searched; None for all."""
         if modality not in self._masks:
-            of_it = np.asarray(self._rows.column("modality").cast(pa.string())) == modality
-            self._masks[modality] = self._at_places(of_it)
+            self._masks[modality] = self._at_places(self._are(modality))
         mask = self._masks[modality]
         if where is None:
             return mask
@@ -260,6 +287,15 @@ class Snapshot:
         if mask is None:
             return allowed
         return mask if allowed is None else mask & allowed
+
+    def _are(self, modality: str) -> Array:
+        """Which rows are of a modality."""
+        column = self._rows.column("modality")
+        if not column.num_chunks:
+            return np.empty(0, bool)
+        names: list[str] = column.chunk(0).dictionary.to_pylist()
+        codes = _numbers(pa.chunked_array([column.chunk(0).indices]), np.int32)
+        return codes == (names.index(modality) if modality in names else -1)
 
     def _plain(self) -> pa.Table:
         """The rows with the names of columns that a filter uses."""
@@ -272,6 +308,16 @@ class Snapshot:
         mask = np.zeros(len(self._scan), dtype=bool)
         mask[self._places[of_rows]] = True
         return mask
+
+
+def _numbers(column: pa.ChunkedArray, kind: type[Any]) -> Array:
+    """A column of one chunk without nulls; pyarrow's own way would import pandas, for a second."""
+    if not column.num_chunks:
+        return np.empty(0, kind)
+    assert column.num_chunks == 1, column.num_chunks
+    chunk = column.chunk(0)
+    found = np.frombuffer(chunk.buffers()[1], kind)
+    return found[chunk.offset : chunk.offset + len(chunk)]
 
 
 def _device(num_bytes: int) -> str | None:

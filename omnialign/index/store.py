@@ -139,15 +139,16 @@ def open_store(uri: str) -> Store:
         try:
             return import_module("omnialign.index.milvus").MilvusStore(uri)
         except ModuleNotFoundError as error:
-            raise _missing(error, "milvus") from None
+            raise missing(error, "milvus") from None
     try:
         from omnialign.index.lance import LanceStore
     except ModuleNotFoundError as error:
-        raise _missing(error, "index") from None
+        raise missing(error, "index") from None
     return LanceStore(uri)
 
 
-def _missing(error: ModuleNotFoundError, extra: str) -> OmniAlignError:
+def missing(error: ModuleNotFoundError, extra: str) -> OmniAlignError:
+    """What to say of a package that an extra would install."""
     return OmniAlignError(
         f"a library wants {error.name}, which is not installed: pip install 'omnialign[{extra}]'"
     )

@@ -63,7 +63,7 @@ def test_until_then_it_has_no_dropout(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(toy.Mlp, "forward", watched)
         spaces.append(train(recipe(4, num_steps=6), tmp_path))
-    assert modes == [False] * 4 + [True] * 2
+    assert modes[:6] == [False] * 4 + [True] * 2
 
 
 class StopError(Exception):

@@ -96,7 +96,7 @@ def test_pushing_fewer_towers_leaves_none_behind(ada: Any, run: Path) -> None:
     found = ada.repositories["ada/toys"]
     names = sorted(found.commits[found.main])
     weights = ["model.safetensors", "weights/toy_words.safetensors"]
-    assert names == ["README.md", "config.json", *weights]
+    assert names == ["README.md", "calibration.safetensors", "config.json", *weights]
 
 
 def test_a_loaded_model_stays_loadable_without_the_hub(

@@ -1,5 +1,6 @@
 """The local copy that is scanned: it follows the table, and damage to it costs nothing."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ def answers(index: Index) -> list[tuple[str, float]]:
 
 
 def copies(index: Index) -> Path:
-    (folder,) = (Path(index.uri) / "snapshots").iterdir()
+    (folder,) = (Path(index.uri) / "snapshots").glob("rows_*")
     return folder
 
 
@@ -43,6 +44,18 @@ def test_what_an_interrupted_append_left_is_dropped(index: Index, signals: Path)
     found = answers(index)
     assert len(found) == len(before) + 1
     assert [entry for entry in found if entry in before] == before
+
+
+def test_a_library_that_has_not_changed_is_asked_without_lancedb(
+    index: Index, signals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = answers(index)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "lancedb", None)
+        assert answers(index) == before
+    toy.write_signal(signals / "new.toy", torch.ones(3))
+    index.add(signals)
+    assert len(answers(index)) == len(before) + 1
 
 
 def test_a_graph_answers_and_follows(index: Index, signals: Path) -> None:
