@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # tests start many interpreters
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # numbers are compared bit by bit, so all on the CPU
 
 from omnialign.registry import Registry

@@ -282,6 +282,7 @@ def kill_at(milvus: MilvusConnection, number: int, after: bool) -> Callable[[], 
     return lambda: calls > number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 def test_a_writer_that_dies_leaves_the_former_rows_or_the_new(uri: str, after: bool) -> None:
     seen: set[str] = set()
@@ -334,6 +335,7 @@ def versions(rows: MilvusRows) -> list[str]:
     return sorted(seeds)
 
 
+@pytest.mark.slow
 def test_a_process_is_killed_while_it_writes(uri: str, rows: MilvusRows) -> None:
     root = str(Path(__file__).parents[2])
     command = [sys.executable, "-c", WRITER, uri, root]
@@ -351,6 +353,7 @@ def test_a_process_is_killed_while_it_writes(uri: str, rows: MilvusRows) -> None
     assert stored(rows) == 0
 
 
+@pytest.mark.slow
 def test_rows_and_documents_outlive_the_server(tmp_path: Path) -> None:
     made = table("a", 2, metadata={"label": "dog"})
     with milvus_lite(tmp_path / "data") as address:

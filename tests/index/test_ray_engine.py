@@ -111,6 +111,7 @@ class Here:
     get = put
 
 
+@pytest.mark.slow
 class TestWhatNodesDo:
     """The tasks of a cluster, one after the other, and what becomes of what they give."""
 
@@ -186,6 +187,7 @@ def machine() -> Iterator[Any]:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 class TestOneMachine:
     def test_as_the_local_engine(
         self, machine: Any, filled: Index, model: Path, media: Path, tmp_path: Path

@@ -17,6 +17,7 @@ needs_triton = pytest.mark.skipif(
 
 
 @needs_triton
+@pytest.mark.slow
 def test_the_kernels_are_exact() -> None:
     """In a process of its own: Triton asks for the interpreter when it is imported."""
     file = Path(__file__).with_name("interpreted_triton.py")
@@ -33,6 +34,7 @@ def test_the_kernels_are_exact() -> None:
 
 
 @needs_triton
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [[], ["--tune", "--sides", "ours"]], ids=["compare", "tune"])
 def test_the_benchmark_runs(more: list[str]) -> None:
     file = Path(__file__).parents[2] / "benchmarks" / "gpu_losses.py"

@@ -208,6 +208,7 @@ def test_shapes_turn(page, library) -> None:
     page.keyboard.press("Escape")
 
 
+@pytest.mark.slow
 def test_the_map_is_wandered_in(page) -> None:
     page.get_by_role("button", name="Map").click()
     page.wait_for_selector("#legend li", timeout=SECONDS)

@@ -170,6 +170,7 @@ def test_large_requests_are_refused_before_they_are_read(library, serve) -> None
         assert "100000 bytes" in said
 
         def unstated():
+            yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="f"\r\n\r\n'
             for _ in range(100):
                 yield bytes(10_000)
 
