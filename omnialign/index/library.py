@@ -186,9 +186,11 @@ class Library:
             raise OmniAlignError("the query is empty")
         names = [modality or self.model.decide(query) for query in queries]
         space = self.model.space(list(dict.fromkeys(names)))
-        return np.concatenate(
-            [space.embed([q], name).numpy() for q, name in zip(queries, names, strict=True)]
-        )
+        vectors = np.empty((len(queries), self.dim), np.float32)
+        for name in space.modalities:
+            places = [i for i, own in enumerate(names) if own == name]
+            vectors[places] = space.embed([queries[i] for i in places], name).numpy()
+        return vectors
 
     def search_vectors(
         self,
