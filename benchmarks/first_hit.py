@@ -73,7 +73,8 @@ def main() -> None:
         library = fill(Path(name), arguments.rows)
         importing = (sys.executable, "-c", "import torch")
         searching = (sys.executable, "-m", "omnialign", "search", str(library), "a red circle")
-        seconds(*importing), seconds(*searching)
+        for command in (importing, searching):
+            seconds(*command)
         rounds = [(seconds(*importing), seconds(*searching)) for _ in range(arguments.rounds)]
     torch, search = (statistics.median(side) for side in zip(*rounds, strict=True))
     beyond = statistics.median(b - a for a, b in rounds)

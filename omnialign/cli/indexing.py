@@ -66,7 +66,13 @@ def index(
         library = oa.Index.open(to)
         with progress("embedding again") as bar:
             report = library.rebuild(
-                model, dim=dim, bf16=bf16, workers=workers, batch_size=batch_size, progress=bar
+                model,
+                dim=dim,
+                bf16=bf16,
+                workers=workers,
+                batch_size=batch_size,
+                prune=prune,
+                progress=bar,
             )
     elif paths or not approximate:
         if not paths:

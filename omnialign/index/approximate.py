@@ -111,7 +111,10 @@ class Approximate:
             later = later if mask is None else later & mask
             places = self._scan.search(queries, k, [later])[0].places
             candidates = np.concatenate([candidates, places], axis=1)
-        return self._scan.compare(queries, candidates, k)
+        found = self._scan.compare(queries, candidates, k)
+        if mask is not None and (found.places < 0).any():  # its rows lie far from the query
+            return self._scan.search(queries, k, [mask])[0]
+        return found
 
     def _candidates(self, queries: Floats, count: int) -> Places:
         """Places (q, c) in the graph; -1 where it found no more."""

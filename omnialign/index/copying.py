@@ -15,10 +15,10 @@ import pyarrow as pa
 
 from omnialign.errors import OmniAlignError
 from omnialign.index.adding import Progress
+from omnialign.index.rebuilding import PENDING
 from omnialign.index.rows import WITHOUT_VECTORS, key_of, schema, vectors_of
 from omnialign.index.store import Array, Rows, Store, open_store
 
-_PENDING = "rebuild/"
 """Before the key of a document about a table that is not whole; neither is copied."""
 _NAMED = 5
 
@@ -50,7 +50,7 @@ def copy_library(
         _copy_rows(rows, copied, dim, progress)
         _compare(rows, copied, uri)
         documents = {
-            key: text for key, text in source.documents().items() if not key.startswith(_PENDING)
+            key: text for key, text in source.documents().items() if not key.startswith(PENDING)
         }
         target.write_documents(documents)
         if target.documents() != documents:

@@ -14,9 +14,9 @@ from omnialign.index.collect import is_below
 from omnialign.index.engines import add_files
 from omnialign.index.library import ABOUT, FORMAT, Library
 from omnialign.index.model import LibraryModel, ModelRecord
-from omnialign.index.rebuilding import embed_again, new_table, pending_key
+from omnialign.index.rebuilding import FORMER, drop_others, embed_again, new_table
 from omnialign.index.removal import remove
-from omnialign.index.store import open_store
+from omnialign.index.store import Store, open_store
 from omnialign.model_folder import load
 
 if TYPE_CHECKING:
@@ -57,16 +57,13 @@ class Index(Library):
             ModelError: the model cannot be loaded.
         """
         store = open_store(str(uri))
-        if store.exists():
-            raise OmniAlignError(
-                f"'{uri}' already holds a library; add to it with Index.open, or choose another "
-                "place"
-            )
+        _check_free(store)
         space = load(model, dim=dim)
         about = _about(ModelRecord.of(space, model, bf16=bf16), new_table())
-        store.write_documents(
-            {ABOUT: json.dumps(about), scoring.SCORES: scoring.of_model(space).to_json()}
-        )
+        with store.lock():
+            _check_free(store)
+            fitted = scoring.of_model(space)
+            store.write_documents({ABOUT: json.dumps(about), scoring.SCORES: fitted.to_json()})
         index = cls(store)
         index.model.use(space)
         return index
@@ -123,14 +120,14 @@ class Index(Library):
                 self.rows.remove([row_id for ids in missing.values() for row_id in ids])
             if adder.report.rows:
                 self.rows.settle()
-                if any(not self.scores.know(name) for name in adder.modalities):
-                    self._fit_scores()
+            if self.fitted.is_outgrown(self.rows.modalities()):
+                self._fit_scores()
         return adder.report
 
     def _fit_scores(self) -> None:
         fitted = scoring.of_library(self.space, self.rows)
         self._store.write_documents({scoring.SCORES: fitted.to_json()})
-        self.scores = fitted
+        self.fitted = fitted
 
     def build_graph(self, k: int = 10, *, progress: Progress | None = None) -> float:
         """Builds an approximate index for a library that is too large to be scanned.
@@ -144,7 +141,7 @@ class Index(Library):
 
         Returns:
             The recall: the share of the exact `k` nearest neighbours of some 200 of the library's
-            own rows that the graph finds.
+            own rows that the graph finds, without filters.
         """
         total = len(self)
         return self.rows.build_graph(k, progress and (lambda done: progress(done, total)))
@@ -193,30 +190,50 @@ class Index(Library):
         bf16: bool = False,
         workers: int = 0,
         batch_size: int = 64,
+        prune: bool = False,
         progress: Progress | None = None,
     ) -> AddReport:
         """Embeds all files again with another model.
 
         The library stays as it is, and answers, until the new table is whole. An interrupted
-        rebuild goes on when it is called again with the same model.
+        rebuild goes on when it is called again with the same model. Who has the library open opens
+        it again afterwards.
+
+        Files that are gone, cannot be read or are of no modality of the new model are an error
+        before anything changes; with `prune` they leave the library.
         """
         space = load(model, dim=dim)
         record = ModelRecord.of(space, model, bf16=bf16)
         with self._store.lock():
-            table, report = embed_again(
-                self._store, self.rows, space, record, workers, batch_size, progress
-            )
             former = self._about["table"]
+            table, report = embed_again(
+                self._store,
+                self.rows,
+                space,
+                record,
+                former,
+                workers=workers,
+                batch_size=batch_size,
+                prune=prune,
+                progress=progress,
+            )
             self._about = _about(record, table)
-            self._store.write_documents({ABOUT: json.dumps(self._about)})
-            self._store.remove_documents([pending_key(record)])
+            self._store.write_documents({ABOUT: json.dumps(self._about), FORMER: former})
             self.model = LibraryModel(record)
             self.model.use(space)
             del self.rows
             self._fit_scores()
             self.rows.settle()
-            self._store.drop(former)
+            drop_others(self._store, table)
         return report
+
+
+def _check_free(store: Store) -> None:
+    if store.exists():
+        raise OmniAlignError(
+            f"'{store.uri}' already holds a library; add to it with Index.open, or choose another "
+            "place"
+        )
 
 
 def _about(record: ModelRecord, table: str) -> dict[str, Any]:

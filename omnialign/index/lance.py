@@ -43,7 +43,8 @@ class LanceStore(Store):
 
     def __init__(self, uri: str) -> None:
         self.is_local = "://" not in uri
-        self.uri = str(Path(uri).absolute()) if self.is_local else uri
+        self.uri = os.path.abspath(uri) if self.is_local else uri
+        self._held: tuple[str | None, dict[str, str]] = (None, {})
 
     @cached_property
     def _database(self) -> Any:
@@ -59,7 +60,10 @@ class LanceStore(Store):
         return "documents" in self._names()
 
     def _names(self) -> list[str]:
-        return list(self._database.list_tables().tables)
+        try:
+            return list(self._database.list_tables().tables)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise OmniAlignError(f"the library at '{self.uri}' cannot be read: {error}") from None
 
     def _documents(self) -> Any:
         if self.exists():
@@ -74,10 +78,13 @@ class LanceStore(Store):
 
     def _copied_documents(self) -> dict[str, str]:
         stamp = self._stamp("documents")
+        if stamp is not None and stamp == self._held[0]:
+            return self._held[1]
         file = snapshot_folder(self.uri, "documents", self.is_local) / "documents.json"
         with suppress(OSError, ValueError, KeyError):
             kept = json.loads(file.read_text("utf-8"))
             if stamp is not None and kept["stamp"] == stamp:
+                self._held = stamp, kept["documents"]
                 return kept["documents"]
         rows = self._documents().search().limit(None).to_arrow().to_pylist()
         found = {row["key"]: row["body"] for row in rows}
@@ -90,11 +97,14 @@ class LanceStore(Store):
 
     def _stamp(self, table: str) -> str | None:
         """What every change of a table changes; None where it cannot be seen from outside."""
+        if not self.is_local:
+            return None
         try:
-            names = sorted(os.listdir(Path(self.uri) / f"{table}.lance" / "_versions"))
+            with os.scandir(Path(self.uri) / f"{table}.lance" / "_versions") as found:
+                versions = sorted((file.name, file.stat().st_mtime_ns) for file in found)
         except OSError:
             return None
-        return hashlib.sha256("\0".join(names).encode()).hexdigest()
+        return hashlib.sha256(repr(versions).encode()).hexdigest()
 
     def write_documents(self, documents: Mapping[str, str]) -> None:
         if documents:
@@ -126,13 +136,17 @@ class LanceStore(Store):
         if not self.is_local:
             yield
             return
-        Path(self.uri).mkdir(parents=True, exist_ok=True)
         try:
+            Path(self.uri).mkdir(parents=True, exist_ok=True)
             with FileLock(Path(self.uri) / ".lock", timeout=0):
                 yield
         except Timeout:
             raise OmniAlignError(
                 f"another process is writing to '{self.uri}'; wait until it has finished"
+            ) from None
+        except PermissionError:
+            raise OmniAlignError(
+                f"'{self.uri}' cannot be written; choose another place, or change its permissions"
             ) from None
 
 
@@ -211,7 +225,7 @@ class LanceRows(Rows):
         return self._current().modalities()
 
     def _current(self) -> Snapshot:
-        self._snapshot.follow(self._stamp(), lambda: self._table)
+        self._snapshot.follow(self._stamp(), self._open)
         return self._snapshot
 
     def dataset(self) -> Any:

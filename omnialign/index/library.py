@@ -116,11 +116,23 @@ class Library:
             key.removeprefix(SET_ASIDE): json.loads(text)["reason"] for key, text in found.items()
         }
 
-    @cached_property
+    @property
     def scores(self) -> FittedScores:
         """What makes cosines of several modalities compare."""
-        found = self._store.documents(scoring.SCORES).get(scoring.SCORES)
-        return FittedScores.from_json(found) if found else FittedScores({})
+        return self.fitted.scores
+
+    @cached_property
+    def fitted(self) -> scoring.Fitted:
+        """The scores, and what they are fitted to."""
+        return scoring.Fitted.from_json(self._store.documents(scoring.SCORES)[scoring.SCORES])
+
+    def _check_current(self) -> None:
+        """Raises `OmniAlignError` where another process has rebuilt the library since."""
+        about = self._store.documents(ABOUT).get(ABOUT)
+        if about is None or json.loads(about) != self._about:
+            raise OmniAlignError(
+                f"the library '{self.uri}' was made anew since it was opened; open it again"
+            )
 
     def search(
         self,
@@ -208,6 +220,7 @@ class Library:
         """
         if k < 1:
             raise OmniAlignError(f"k is {k}; it is at least 1")
+        self._check_current()
         vectors = np.require(vectors, np.float32, ["C", "W"])
         held = self.modalities
         wanted = self._wanted(modality, held)
@@ -234,7 +247,7 @@ class Library:
         for name in names:
             if name not in held:
                 self.model.check_has(name)
-        return [name for name in names if name in held]
+        return [name for name in dict.fromkeys(names) if name in held]
 
     def _condition(self, where: str | None) -> Where | None:
         if where is None:

@@ -74,6 +74,8 @@ class Journal:
 class MilvusRows(Rows):
     """A collection of rows; made when it is not there."""
 
+    limit = MAX_HITS
+
     def __init__(
         self, milvus: MilvusConnection, store: MilvusStore, collection: str, dim: int
     ) -> None:

@@ -5,6 +5,10 @@ Axes: n rows, D dim.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 
 from omnialign.calibration import Calibration, FittedScores
@@ -20,20 +24,47 @@ _SAMPLE = 500
 _WORDS = 64
 
 
-def of_model(space: SharedSpace) -> FittedScores:
+@dataclass(frozen=True)
+class Fitted:
+    """Scores, and of how many rows of the library they came, where the model had kept none."""
+
+    scores: FittedScores
+    sampled: Mapping[str, int]
+    """By modality."""
+
+    def is_outgrown(self, held: Mapping[str, int]) -> bool:
+        """Whether rows of some modality, `held` by number, would say more by now."""
+        return any(
+            not self.scores.know(name)
+            or (name in self.sampled and min(count, _SAMPLE) >= 2 * self.sampled[name])
+            for name, count in held.items()
+        )
+
+    def to_json(self) -> str:
+        return json.dumps({"lines": self.scores.to_json(), "sampled": dict(self.sampled)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Fitted:
+        found = json.loads(text)
+        return cls(FittedScores.from_json(found["lines"]), found["sampled"])
+
+
+def of_model(space: SharedSpace) -> Fitted:
     """What the model has kept says; nothing where it kept nothing."""
     if space.held_out is None:
-        return FittedScores({})
-    return Calibration.from_held_out(space.held_out, space.dim).fitted()
+        return Fitted(FittedScores({}), {})
+    return Fitted(Calibration.from_held_out(space.held_out, space.dim).fitted(), {})
 
 
-def of_library(space: SharedSpace, rows: Rows) -> FittedScores:
+def of_library(space: SharedSpace, rows: Rows) -> Fitted:
     """As `of_model`, where modalities without a kept sample have rows in its place.
 
     Words ask more often than anything else; where the model has kept none, the modality's examples
     stand for them.
     """
     vectors = _sample(rows)
+    kept = {} if space.held_out is None else space.held_out.vectors
+    sampled = {name: len(own) for name, own in vectors.items() if name not in kept}
     try:
         words = space.words
     except ModalityError:
@@ -42,9 +73,9 @@ def of_library(space: SharedSpace, rows: Rows) -> FittedScores:
         examples = space.tower(words).modality.example_samples(_WORDS)
         vectors[words] = space.embed(list(examples), words).numpy()
     if space.held_out is None:
-        return Calibration.from_vectors(vectors).fitted()
-    kept = Calibration.from_held_out(space.held_out, space.dim)
-    return kept.with_vectors(vectors).fitted()
+        return Fitted(Calibration.from_vectors(vectors).fitted(), sampled)
+    calibration = Calibration.from_held_out(space.held_out, space.dim).with_vectors(vectors)
+    return Fitted(calibration.fitted(), sampled)
 
 
 def _sample(rows: Rows) -> dict[str, Array]:

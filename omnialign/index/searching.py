@@ -16,7 +16,8 @@ from omnialign.index.store import Array, Neighbours, Rows
 from omnialign.index.where import Where
 
 _CANDIDATES = 4
-"""Rows that are looked at for each hit, because several may be of one file."""
+"""Rows that are looked at for each hit, because several may be of one file. A modality is settled
+once its last row that was looked at is no better than the last hit."""
 
 
 @dataclass(frozen=True)
@@ -84,25 +85,23 @@ def nearest_files(
         query_modalities: of each query; None for one of several modalities.
         segments: every segment by itself, also several of one file.
     """
-    num = k if segments else k * _CANDIDATES
+    most = min(most, rows.limit)
+    num = min(k if segments else k * _CANDIDATES, most)
     while True:
         found = rows.nearest(vectors, num, modalities, where)
-        hits = [
-            merge(
-                own,
-                {name: scores.scores(name, each.cosines, of_query) for name, each in own.items()},
-                k,
-                segments=segments,
-            )
-            for own, of_query in zip(found, query_modalities, strict=True)
-        ]
-        enough = all(
-            len(own_hits) == k or all(each.rows.num_rows < num for each in own.values())
-            for own_hits, own in zip(hits, found, strict=True)
-        )
-        if enough or num >= most:
+        hits: list[list[Hit]] = []
+        is_settled = True
+        for own, of_query in zip(found, query_modalities, strict=True):
+            scored = {
+                name: scores.scores(name, each.cosines, of_query) for name, each in own.items()
+            }
+            best = merge(own, scored, k, segments=segments)
+            hits.append(best)
+            least = best[-1].score if len(best) == k else -1.0
+            is_settled &= all(len(each) < num or each[-1] <= least for each in scored.values())
+        if is_settled or num >= most:
             return hits
-        num *= _CANDIDATES
+        num = min(num * _CANDIDATES, most)
 
 
 def merge(

@@ -36,6 +36,9 @@ class Neighbours:
 class Rows(ABC):
     """A table of rows, as `omnialign.index.rows.schema` describes them."""
 
+    limit: int = 2**31
+    """Of the neighbours that `nearest` gives."""
+
     @property
     @abstractmethod
     def version(self) -> str:

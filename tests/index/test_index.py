@@ -180,6 +180,19 @@ class TestAdd:
         assert paths(index.search("a", 9, where="label = 'down'")) == ["2.toy"]
         assert len(index.search("a", 9, where="label = 'up' and year >= 2005")) == 3
 
+    def test_metadata_of_any_name_and_value(self, index: Index, signals: Path) -> None:
+        rows: list[dict[str, Any]] = [{"place": "Paris", "signature": 1, "label": "a"}]
+        rows += [{"place": "Rome", "label": ["b"], "big": 10**400, "path": "other"}]
+        manifest = signals / "metadata.jsonl"
+        lines = [{"file_name": f"{i}.toy", **row} for i, row in enumerate(rows)]
+        manifest.write_text("\n".join(map(json.dumps, lines)))
+        index.add(signals)
+        assert paths(index.search("a", 9, where="place = 'Paris'")) == ["0.toy"]
+        assert paths(index.search("a", 9, where="signature = 1")) == ["0.toy"]
+        assert paths(index.search("a", 9, where="label = 'a'")) == ["0.toy"]
+        assert index.search("a", 9, where="path = 'other'") == []
+        assert "big" not in index.columns
+
     def test_a_malformed_manifest_names_its_line(self, index: Index, signals: Path) -> None:
         (signals / "metadata.jsonl").write_text('{"file_name": "0.toy"}\n{"label": "up"}\n')
         with pytest.raises(OmniAlignError, match=r"metadata.jsonl, line 2: .*file_name"):

@@ -71,6 +71,54 @@ class TestModel:
         report = again.rebuild(other)
         assert (report.unchanged, report.added) == (3, 5)
 
+    def test_a_rebuild_loses_nothing_unless_it_is_told_to(
+        self, index: Index, signals: Path, tmp_path: Path
+    ) -> None:
+        other = save_model(tmp_path / "other", seed=1)
+        (signals / "0.toy").rename(tmp_path / "away.toy")
+        before = table(index).keys()
+        with pytest.raises(OmniAlignError, match=r"1 files .* cannot .*0\.toy: it is g"):
+            index.rebuild(other)
+        assert table(Index.open(index.uri)).keys() == before
+        assert index.rebuild(other, prune=True).unchanged == 7
+        assert len(index) == 7
+
+    def test_a_rebuild_that_was_cut_after_its_switch_can_be_called_again(
+        self, index: Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from omnialign.index import index as module
+
+        other = save_model(tmp_path / "other", seed=1)
+        monkeypatch.setattr(module, "drop_others", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            index.rebuild(other)
+        monkeypatch.undo()
+        again = Index.open(index.uri)
+        assert len(again) == 10
+        again.rebuild(other)
+        assert len(Index.open(index.uri)) == 10
+        assert len(list(Path(index.uri).glob("rows_*.lance"))) == 1
+
+    def test_who_has_it_open_while_it_is_rebuilt_is_told(
+        self, index: Index, tmp_path: Path
+    ) -> None:
+        reader = Index.open(index.uri)
+        reader.search("a")
+        index.rebuild(save_model(tmp_path / "other", seed=1))
+        with pytest.raises(OmniAlignError, match="was made anew since it was opened"):
+            reader.search("a")
+
+    def test_files_removed_before_a_rebuild_goes_on_stay_out(
+        self, index: Index, signals: Path, tmp_path: Path
+    ) -> None:
+        other = save_model(tmp_path / "other", seed=1)
+        (signals / "0.toy").rename(tmp_path / "away.toy")
+        with pytest.raises(OmniAlignError):
+            index.rebuild(other)
+        index.remove(paths=[signals / "0.toy", signals / "1.toy"])
+        index.rebuild(other)
+        assert len(index) == 6
+
 
 class TestUpkeep:
     def test_duplicates_exact_and_near(self, index: Index, signals: Path) -> None:
