@@ -14,7 +14,7 @@ from omnialign.index.collect import is_below
 from omnialign.index.engines import add_files
 from omnialign.index.library import ABOUT, FORMAT, Library
 from omnialign.index.model import LibraryModel, ModelRecord
-from omnialign.index.rebuilding import FORMER, drop_others, embed_again, new_table
+from omnialign.index.rebuilding import drop_others, embed_again, former_key, new_table
 from omnialign.index.removal import remove
 from omnialign.index.store import Store, open_store
 from omnialign.model_folder import load
@@ -218,7 +218,9 @@ class Index(Library):
                 progress=progress,
             )
             self._about = _about(record, table)
-            self._store.write_documents({ABOUT: json.dumps(self._about), FORMER: former})
+            self._store.write_documents(
+                {ABOUT: json.dumps(self._about), former_key(former): former}
+            )
             self.model = LibraryModel(record)
             self.model.use(space)
             del self.rows

@@ -15,7 +15,6 @@ from omnialign.space import SharedSpace
 
 PENDING = "rebuild/"
 """Before the key of a document that names a table which is not yet whole, or of no use any more."""
-FORMER = PENDING + "former"
 
 
 def new_table() -> str:
@@ -26,6 +25,11 @@ def new_table() -> str:
 def pending_key(record: ModelRecord) -> str:
     """Of the document that names the table of a rebuild that has not come to its end."""
     return f"{PENDING}{record.fingerprint}/{record.dim}/{record.bf16}"
+
+
+def former_key(table: str) -> str:
+    """Of the document that names a table which a rebuild has replaced, until it is dropped."""
+    return f"{PENDING}former/{table}"
 
 
 def embed_again(
