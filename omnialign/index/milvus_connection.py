@@ -16,6 +16,7 @@ from omnialign.errors import OmniAlignError
 
 TOKEN = "OMNIALIGN_MILVUS_TOKEN"
 _CONNECT_SECONDS = 30
+_ATTEMPTS = 2
 _TIMEOUT_SECONDS = 120
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # errors are raised, and said once
 MAX_BYTES = 65_535
@@ -81,18 +82,22 @@ class MilvusConnection:
             ) from error
 
     def _connected(self) -> MilvusClient:
-        try:
-            return MilvusClient(
-                uri=self.address.server,
-                token=self.address.token,
-                db_name=self.address.database,
-                timeout=_CONNECT_SECONDS,
-            )
-        except MilvusException as error:
-            raise OmniAlignError(
-                f"no Milvus answers at {self.address.server}; start it, or mend the address or the "
-                f"token, which {TOKEN} gives ({_one_line(error)})"
-            ) from error
+        """A client; a busy server may turn the first attempt away."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                return MilvusClient(
+                    uri=self.address.server,
+                    token=self.address.token,
+                    db_name=self.address.database,
+                    timeout=_CONNECT_SECONDS / _ATTEMPTS,
+                )
+            except MilvusException as error:
+                if attempt + 1 == _ATTEMPTS:
+                    raise OmniAlignError(
+                        f"no Milvus answers at {self.address.server}; start it, or mend the "
+                        f"address or the token, which {TOKEN} gives ({_one_line(error)})"
+                    ) from error
+        raise AssertionError
 
     def create(
         self,

@@ -23,7 +23,8 @@ DIM = 4
 
 def rows(*ids: str) -> pa.Table:
     """A row an id `PATH-SEGMENT`."""
-    generator = np.random.default_rng(len(ids))
+    vectors = np.random.default_rng(len(ids)).normal(size=(len(ids), DIM)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return pa.Table.from_pylist(
         [
             {
@@ -34,9 +35,9 @@ def rows(*ids: str) -> pa.Table:
                 "modality": "toy",
                 "segment": 0,
                 "metadata": "{}",
-                "vector": generator.normal(size=DIM).astype(np.float32),
+                "vector": vector,
             }
-            for row_id in ids
+            for row_id, vector in zip(ids, vectors, strict=True)
         ],
         schema=schema(DIM),
     )
