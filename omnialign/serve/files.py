@@ -22,6 +22,7 @@ CHUNK_BYTES = 2**18
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 """Content-Security-Policy of what was indexed: should it be a page, it can do nothing."""
 _MAX_KNOWN = 4096
+_MAX_DIGITS = 19
 _ABOVE_OFFICIAL = {".glb": "model/gltf-binary", ".opus": "audio/ogg", ".flac": "audio/flac"}
 _SHOWN = ("image/", "audio/", "video/")
 
@@ -91,7 +92,21 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 
 
 def file_response(file: int, row: dict[str, Any], headers: Headers) -> Response:
-    """The content of a descriptor, which is closed at the end, or the range that is asked for."""
+    """The content of a descriptor, or the range that is asked for.
+
+    The descriptor is closed at the end, also where that is `RefusedError` (416).
+    """
+    try:
+        response = _file_response(file, row, headers)
+    except BaseException:
+        os.close(file)
+        raise
+    if not isinstance(response, StreamingResponse):
+        os.close(file)
+    return response
+
+
+def _file_response(file: int, row: dict[str, Any], headers: Headers) -> Response:
     size = os.fstat(file).st_size
     mime = mime_of(row["path"])
     about = {
@@ -102,14 +117,12 @@ def file_response(file: int, row: dict[str, Any], headers: Headers) -> Response:
         "content-disposition": "inline" if mime.startswith(_SHOWN) else "attachment",
     }
     if headers.get("if-none-match") == about["etag"]:
-        os.close(file)
         return Response(status_code=304, headers=about)
     stated = headers.get("range") if headers.get("if-range") in (None, about["etag"]) else None
     status, start, end = 200, 0, size
     if stated is not None:
         wanted = byte_range(stated, size)
         if wanted is None:
-            os.close(file)
             raise RefusedError(
                 416,
                 f"the range '{stated[:80]}' is not in 0-{size - 1}",
@@ -128,14 +141,18 @@ def byte_range(stated: str, size: int) -> tuple[int, int] | None:
     """
     unit, _, ranges = stated.partition("=")
     first, dash, last = ranges.partition(",")[0].strip().partition("-")
-    numbers = all(not part or (part.isascii() and part.isdigit()) for part in (first, last))
-    if unit.strip() != "bytes" or not dash or not numbers or not (first or last):
+    numbers = [part for part in (first, last) if part]
+    if unit.strip() != "bytes" or not dash or not numbers or not all(map(_is_number, numbers)):
         return None
     if not first:
         start, end = max(size - int(last), 0), size
     else:
         start, end = int(first), min(int(last) + 1, size) if last else size
     return (start, end) if start < end else None
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
 
 
 async def _chunks(file: int, start: int, end: int) -> AsyncIterator[bytes]:

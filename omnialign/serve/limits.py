@@ -22,6 +22,10 @@ class Limits:
     decode_seconds: float = 60.0
     decode_bytes: int = 2048 * MIB
     """Memory that decoding may take, on top of what an idle decoder has; kept on Linux."""
+    decoded_bytes: int = 64 * MIB
+    """Of the encoder inputs of an upload, and of a preview."""
+    max_segments: int = 2000
+    """Of an upload."""
     num_decoders: int = 2
     """Processes."""
     max_waiting: int = 256

@@ -76,7 +76,7 @@ class Labels(BaseModel):
 def filters_of(
     modality: Modalities = None, where: Where = None, segments: Segments = False
 ) -> Filters:
-    return Filters(tuple(modality) if modality else None, where or None, segments)
+    return Filters(tuple(dict.fromkeys(modality or ())) or None, where or None, segments)
 
 
 @router.get("/search")
@@ -243,6 +243,8 @@ async def _one(
 
 
 async def _hits(serving: Service, search: Search) -> Hits:
+    if len(search.filters.modalities or ()) > serving.num_modalities:
+        raise RefusedError(400, f"there are no more than {serving.num_modalities} modalities")
     if search.offset + search.k > serving.limits.max_hits:
         raise RefusedError(400, f"one can page to hit {serving.limits.max_hits} and no further")
     found: Found = await serving.ask(search)

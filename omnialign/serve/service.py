@@ -59,6 +59,11 @@ class Service:
         self._model_thread.shutdown(cancel_futures=True)
         await self._map.close()
 
+    @property
+    def num_modalities(self) -> int:
+        """Of the model."""
+        return len(self._space.modalities)
+
     async def ask(self, question: Question) -> Any:
         """The answer that `Answerer` gives, together with those of others."""
         return await self._batcher.ask(question)
@@ -97,13 +102,15 @@ class Service:
         if headers.get("if-none-match") == about["etag"]:
             return Response(status_code=304, headers=about)
         key = (row_id, interactive)
-        if key not in self._previews:
+        preview = self._previews.get(key)
+        if preview is None:
             task = Show(row["path"], row["modality"], row["start_seconds"], interactive)
-            self._previews[key] = await self._decoders.preview(task)
+            preview = await self._decoders.preview(task)
             await asyncio.to_thread(self._files.check, row)
+            self._previews[key] = preview
             self._trim()
-        self._previews.move_to_end(key)
-        preview = self._previews[key]
+        else:
+            self._previews.move_to_end(key)
         return Response(preview.data, headers=about, media_type=preview.mime)
 
     async def about(self) -> dict[str, Any]:

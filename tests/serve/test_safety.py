@@ -227,6 +227,7 @@ def test_32_at_once_get_what_each_would_get_alone(client, library) -> None:
         ("GET", "/search", {"words": "x" * 2001}, 400, "at most 2000 letters"),
         ("GET", "/search", {"words": ["a"] * 17}, 400, "at most 16 parts"),
         ("GET", "/search", {"words": "a", "modality": "smell"}, 400, "smell"),
+        ("GET", "/search", {"words": "a", "modality": list("abcdef")}, 400, "no more than 5"),
         ("GET", "/search", {"words": "a", "where": "colour = "}, 400, ""),
         ("GET", "/search", {"words": "a", "where": "1 = 1; drop table x"}, 400, ""),
         ("GET", "/search", {}, 422, "words"),
