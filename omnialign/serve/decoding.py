@@ -19,7 +19,7 @@ from omnialign.contract import Preview
 from omnialign.data.pipeline import Pipeline
 from omnialign.errors import OmniAlignError
 from omnialign.serve.decoder import Decode, Show
-from omnialign.serve.limits import MIB, Limits, RefusedError, Waiting
+from omnialign.serve.limits import MIB, Limits, RefusedError, Waiting, deadline
 from omnialign.serve.packing import unpacked
 
 START_SECONDS = 600.0
@@ -103,7 +103,8 @@ class Decoders:
     async def _ask(self, task: Decode | Show) -> tuple[dict[str, Any], bytes]:
         with self._waiting:
             loop = asyncio.get_running_loop()
-            about, body = await loop.run_in_executor(self._threads, self._exchange, task)
+            async with deadline(self._limits.answer_seconds + self._limits.decode_seconds):
+                about, body = await loop.run_in_executor(self._threads, self._exchange, task)
         if "problem" in about:
             raise OmniAlignError(about["problem"])
         return about, body

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,8 @@ class Hostile(Modality[torch.Tensor]):
     default_encoder = "none"
 
     def read(self, source):
+        if isinstance(source, Path):
+            raise RuntimeError(f"no such thing in {source}")
         if source == b"crash":
             os.abort()
         if source == b"hang":

@@ -12,6 +12,7 @@ import torch
 
 from omnialign.data.pipeline import Pipeline
 from omnialign.errors import OmniAlignError
+from omnialign.serve.decoder import Show
 from omnialign.serve.decoding import Decoders
 from omnialign.serve.limits import Limits, RefusedError
 from omnialign.serve.packing import packed, unpacked
@@ -75,6 +76,16 @@ def test_a_recording_that_lasts_too_long_is_refused(decoding) -> None:
         await still_works(decoders)
 
     decoding(test, upload_seconds=250.0)
+
+
+def test_a_preview_that_fails_does_not_say_where_the_file_lies(decoding) -> None:
+    async def test(decoders: Decoders) -> None:
+        with pytest.raises(RefusedError) as refused:
+            await decoders.preview(Show("/private/folder/a.x", "hostile", None, False))
+        assert refused.value.status == 422
+        assert str(refused.value).endswith("RuntimeError: no such thing in a.x")
+
+    decoding(test)
 
 
 def test_inputs_are_bounded(decoding) -> None:

@@ -187,6 +187,7 @@ def test_the_library_is_described(client, library) -> None:
     assert about["modalities"]["audio"]["rows"] == 14
     assert ".wav" in about["modalities"]["audio"]["suffixes"]
     assert about["columns"]["count"] == "number"
+    assert not about["columns"].keys() & {"id", "path", "content"}
 
 
 def test_the_map_has_every_file(client, library) -> None:
