@@ -63,7 +63,7 @@ def serve(
 
 
 def _most_connections() -> int:
-    """So few that files, the table and the decoders can be opened too."""
+    """So few that files, the table and the pipes of decoders can be opened too."""
     from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 
     most_open, _ = getrlimit(RLIMIT_NOFILE)

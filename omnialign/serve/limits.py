@@ -107,7 +107,10 @@ class Budget:
         """Inside, so many fewer are left; raises `RefusedError` (503) where there are too few."""
         if num_bytes > self.num_bytes:
             raise RefusedError(
-                503, "too much is being uploaded already; come again later", Retry_After="5"
+                503,
+                "too much is being uploaded already; come again later",
+                Retry_After="5",
+                Connection="close",
             )
         self.num_bytes -= num_bytes
         try:

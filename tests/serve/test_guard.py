@@ -106,7 +106,7 @@ def test_a_person_goes_in_once_and_has_a_cookie(guarded, way) -> None:
     with httpx.Client(base_url=guarded, timeout=60) as client:
         if way == "form":
             wrong = client.post("/login", data={"token": "wrong"})
-            assert (wrong.headers["location"], client.cookies.get(COOKIE)) == ("/login?wrong", None)
+            assert (wrong.headers["location"], client.cookies.get(COOKIE)) == ("/login#wrong", None)
             answer = client.post("/login", data={"token": TOKEN})
         else:
             assert client.get("/", params={"token": "wrong"}).status_code == 401

@@ -113,6 +113,18 @@ def test_a_dropped_file_shows_what_is_like_it(page, library, kind) -> None:
     assert page.locator("#parts li").count() == 0
 
 
+def test_files_of_two_kinds_are_asked_with(page, library) -> None:
+    for kind in ("audio", "pointcloud"):
+        with page.expect_response("**/search") as seen:
+            page.locator("#file").set_input_files(library.file(kind, SCENE))
+        assert seen.value.status == 200
+        finished(page)
+    assert picture(page, library, SCENE)
+    page.get_by_role("button", name="Ask without").first.click()
+    assert page.locator("#parts li").count() == 1
+    assert page.evaluate("() => document.activeElement.ariaLabel").startswith("Ask without")
+
+
 def test_a_file_that_cannot_be_read_is_explained(page) -> None:
     file = {"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"}
     page.locator("#file").set_input_files(file)  # type: ignore[arg-type]
