@@ -13,6 +13,7 @@ from typing import Any
 import anyio.to_thread
 from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from omnialign.data.features import content_key
 from omnialign.registry import registry
@@ -101,9 +102,23 @@ def file_response(file: int, row: dict[str, Any], headers: Headers) -> Response:
     except BaseException:
         os.close(file)
         raise
-    if not isinstance(response, StreamingResponse):
+    if not isinstance(response, _FileResponse):
         os.close(file)
     return response
+
+
+class _FileResponse(StreamingResponse):
+    """Closes the descriptor, also where the client has left before the first byte."""
+
+    def __init__(self, file: int, start: int, end: int, *args: Any) -> None:
+        super().__init__(_chunks(file, start, end), *args)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            os.close(self._file)
 
 
 def _file_response(file: int, row: dict[str, Any], headers: Headers) -> Response:
@@ -131,7 +146,7 @@ def _file_response(file: int, row: dict[str, Any], headers: Headers) -> Response
         status, (start, end) = 206, wanted
         about["content-range"] = f"bytes {start}-{end - 1}/{size}"
     about["content-length"] = str(end - start)
-    return StreamingResponse(_chunks(file, start, end), status, about, mime)
+    return _FileResponse(file, start, end, status, about, mime)
 
 
 def byte_range(stated: str, size: int) -> tuple[int, int] | None:
@@ -156,13 +171,10 @@ def _is_number(text: str) -> bool:
 
 
 async def _chunks(file: int, start: int, end: int) -> AsyncIterator[bytes]:
-    try:
-        while start < end:
-            size = min(CHUNK_BYTES, end - start)
-            chunk = await anyio.to_thread.run_sync(os.pread, file, size, start)
-            if not chunk:
-                return
-            start += len(chunk)
-            yield chunk
-    finally:
-        os.close(file)
+    while start < end:
+        size = min(CHUNK_BYTES, end - start)
+        chunk = await anyio.to_thread.run_sync(os.pread, file, size, start)
+        if not chunk:
+            return
+        start += len(chunk)
+        yield chunk

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, sync_playwright
 
 SCENE = 5
 IN_TURN = (8, 9)
@@ -217,6 +217,22 @@ def test_shapes_turn(page, library) -> None:
     after = canvas.screenshot()
     assert len(before) > 3000, "nothing is drawn"
     assert before != after
+    page.keyboard.press("Escape")
+
+
+def test_a_slow_item_does_not_land_in_another_dialog(page, library) -> None:
+    ask(page, library.row("pointcloud", SCENE)["text"][0])
+    held: list[Route] = []
+    page.route("**/preview?interactive=true", lambda route: held.append(route))
+    with page.expect_request("**/preview?interactive=true"):
+        cards(page, "pointcloud").first.locator(".show").click()
+    page.keyboard.press("Escape")
+    cards(page, "image").first.locator(".show").click()
+    page.locator("#item-media img").wait_for()
+    with page.expect_response("**/preview?interactive=true"):
+        held[0].continue_()
+    page.wait_for_timeout(500)
+    assert page.locator("#item-media canvas").count() == 0
     page.keyboard.press("Escape")
 
 

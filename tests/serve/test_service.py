@@ -1,11 +1,19 @@
 """What the service answers, asked over HTTP."""
 
+import asyncio
 import json
+import os
 import time
+from contextlib import suppress
 
 import httpx
 import numpy as np
 import pytest
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+
+from omnialign.serve.files import file_response
+from omnialign.serve.limits import RefusedError
 
 SCENE = 5
 IN_TURN = (8, 9)
@@ -138,6 +146,25 @@ def test_files_are_given_in_ranges(client, library, stated, start, end) -> None:
     at = range(len(data))[start:end]
     assert answer.headers["content-range"] == f"bytes {at[0]}-{at[-1]}/{len(data)}"
     assert answer.headers["content-type"].startswith("audio/")
+
+
+@pytest.mark.parametrize("sent", [{}, {"range": f"bytes={'9' * 5000}-"}, {"if-none-match": '"x"'}])
+def test_descriptors_are_closed(tmp_path, sent) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(b"x")
+    file = os.open(path, os.O_RDONLY)
+
+    async def gone(*_: object) -> dict:
+        raise OSError("the client has left")
+
+    async def answer() -> None:
+        response = file_response(file, {"path": str(path), "content": "image:x"}, Headers(sent))
+        await response({"type": "http", "asgi": {"spec_version": "2.4"}}, gone, gone)
+
+    with suppress(OSError, ClientDisconnect, RefusedError):
+        asyncio.run(answer())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
 
 
 @pytest.mark.parametrize(
