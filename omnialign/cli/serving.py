@@ -57,9 +57,17 @@ def serve(
             server_header=False,
             timeout_keep_alive=15,
             timeout_graceful_shutdown=5,
-            limit_concurrency=1024,
+            limit_concurrency=_most_connections(),
         )
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def _most_connections() -> int:
+    """So few that files, the table and the pipes of decoders can be opened too."""
+    from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+
+    most_open, _ = getrlimit(RLIMIT_NOFILE)
+    return 1024 if most_open == RLIM_INFINITY else min(1024, most_open // 4)
 
 
 def _listen(host: str, port: int) -> socket.socket:

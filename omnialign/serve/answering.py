@@ -15,11 +15,14 @@ import torch
 from omnialign.errors import OmniAlignError
 from omnialign.index import Hit, Index
 from omnialign.index.rows import file_of, vectors_of
+from omnialign.index.where import Where
 from omnialign.segments import evaluating
 from omnialign.serve.limits import RefusedError
 from omnialign.tower import prefix
 
 Array = np.ndarray[Any, Any]
+HIDDEN = frozenset({"id", "path", "content"})
+"""Columns that say where files lie, or what is in them: nobody can filter by these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +102,11 @@ class Classify:
 Question = Search | Embed | Classify
 
 
+def columns_of(index: Index) -> dict[str, str]:
+    """What strangers may filter by, and its type."""
+    return {name: kind for name, kind in index.columns.items() if name not in HIDDEN}
+
+
 class Answerer:
     """Answers from one library; used by one thread at a time."""
 
@@ -139,6 +147,8 @@ class Answerer:
     ) -> Sequence[Found | Exception]:
         k = max(search.offset + search.k + 1 + len(search.own_files) for _, search, _ in asked)
         try:
+            if filters.where is not None:
+                Where.parse(filters.where, columns_of(self._index))
             found = self._index.search_vectors(
                 np.stack([vector for _, _, vector in asked]),
                 k,

@@ -82,7 +82,7 @@ def _add_pages(app: FastAPI, door: Door) -> None:
     @app.post("/login", include_in_schema=False)
     def login(request: Request, token: Annotated[str, Form()] = "") -> Response:
         if not door.is_token(token):
-            return RedirectResponse("/login?wrong", 303)
+            return RedirectResponse("/login#wrong", 303)
         return door.let_in(request.url.scheme == "https")
 
     app.mount("/", StaticFiles(directory=PAGE, html=True), name="page")

@@ -1,14 +1,12 @@
 """The process that decodes: what it is sent may be hostile, so it can do and hold little.
 
-It is given tasks by its parent, and answers with two messages: JSON, and bytes. The parent
-unpickles nothing of it.
+It is an interpreter of its own. Its parent gives it what to decode with and then tasks, and it
+answers with two messages: JSON, and bytes. The parent unpickles nothing of it.
 """
 
 from __future__ import annotations
 
-import io
 import json
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +21,8 @@ from omnialign.contract import Blob, Preview
 from omnialign.data.pipeline import Pipeline
 from omnialign.errors import OmniAlignError, ReadError
 from omnialign.registry import Registry
-from omnialign.serve.limits import Limits
+from omnialign.serve.limits import MIB, Limits
+from omnialign.serve.packing import packed
 
 UPLOAD = "upload"
 """What an uploaded file is called; the name that it came with is never used."""
@@ -47,11 +46,12 @@ class Show:
     interactive: bool
 
 
-def decode_forever(
-    connection: Connection, pipelines: Mapping[str, Pipeline], limits: Limits
-) -> None:
-    """Answers until the parent hangs up."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when it ends
+def decode_forever(descriptor: int) -> None:
+    """Answers at an end of a pipe until the parent hangs up."""
+    connection = Connection(descriptor)
+    pipelines: Mapping[str, Pipeline]
+    limits: Limits
+    pipelines, limits = connection.recv()
     torch.set_num_threads(1)
     _bound_memory(limits.decode_bytes)
     connection.send_bytes(b"ready")
@@ -60,15 +60,34 @@ def decode_forever(
             task: Decode | Show = connection.recv()
         except EOFError:
             return
-        try:
-            if isinstance(task, Decode):
-                about, data = _decoded(task, pipelines, limits)
-            else:
-                about, data = _shown(task, pipelines[task.modality])
-        except (OmniAlignError, MemoryError) as error:
-            about, data = {"problem": str(error) or "it takes too much memory"}, b""
+        about, data = _answer(task, pipelines, limits)
         connection.send_bytes(json.dumps(about).encode())
         connection.send_bytes(data)
+
+
+def _answer(
+    task: Decode | Show, pipelines: Mapping[str, Pipeline], limits: Limits
+) -> tuple[dict[str, Any], bytes]:
+    """What is said, or the problem in one sentence that does not tell where a file lies."""
+    try:
+        if isinstance(task, Decode):
+            about, data = _decoded(task, pipelines, limits)
+        else:
+            about, data = _shown(task, pipelines[task.modality])
+        if len(data) <= limits.decoded_bytes:
+            return about, data
+        problem = f"it takes more than {limits.decoded_bytes // MIB} MB once it is decoded"
+    except MemoryError:
+        problem = "it takes too much memory"
+    except ReadError as error:
+        problem = str(error) if isinstance(task, Decode) else error.reason
+    except OmniAlignError as error:
+        problem = str(error)
+    except Exception as error:
+        problem = f"it cannot be prepared for its encoder: {type(error).__name__}: {error}"
+    if isinstance(task, Show):
+        problem = problem.replace(task.path, Path(task.path).name)
+    return {"problem": " ".join(problem.split())}, b""
 
 
 def _bound_memory(more: int) -> None:
@@ -98,10 +117,13 @@ def _decoded(
             raise ReadError(
                 UPLOAD, f"it lasts longer than {limits.upload_seconds:g} s; send a part of it"
             )
+        if len(inputs) == limits.max_segments:
+            raise ReadError(
+                UPLOAD, f"it has more than {limits.max_segments} segments; send a part of it"
+            )
         inputs.append(pipeline.preprocess(segment.sample))
-    file = io.BytesIO()
-    torch.save(inputs, file)
-    return {"modality": modality}, file.getvalue()
+    structure, data = packed(inputs)
+    return {"modality": modality, "inputs": structure}, data
 
 
 def _shown(task: Show, pipeline: Pipeline) -> tuple[dict[str, Any], bytes]:

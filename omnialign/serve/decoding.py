@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from multiprocessing import get_context
-from pickle import UnpicklingError
+from multiprocessing import Pipe
 from queue import SimpleQueue
 from typing import Any
-
-import torch
 
 from omnialign.contract import Preview
 from omnialign.data.pipeline import Pipeline
 from omnialign.errors import OmniAlignError
-from omnialign.serve.decoder import Decode, Show, decode_forever
-from omnialign.serve.limits import Limits, RefusedError, Waiting
+from omnialign.serve.decoder import Decode, Show
+from omnialign.serve.limits import MIB, Limits, RefusedError, Waiting, deadline
+from omnialign.serve.packing import unpacked
 
 START_SECONDS = 600.0
-MAX_REPLY_BYTES = 2**30
+START = "import sys, omnialign.serve.decoder as d; d.decode_forever(int(sys.argv[1]))"
 
 
 class DecoderDiedError(Exception):
@@ -33,13 +34,18 @@ class Decoder:
     """One process; after `DecoderDiedError` it is of no more use."""
 
     def __init__(self, pipelines: Mapping[str, Pipeline], limits: Limits) -> None:
-        context = get_context("spawn")  # a fork would inherit threads that hold locks
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(
-            target=decode_forever, args=(theirs, pipelines, limits), daemon=True
-        )
-        self._process.start()
-        theirs.close()
+        self._connection, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-c", START, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+                start_new_session=True,  # Ctrl-C in a terminal is ours to answer
+            )
+        with suppress(OSError):  # it died, as `ask` will find
+            self._connection.send_bytes(pickle.dumps((dict(pipelines), limits)))
+        self._max_bytes = limits.decoded_bytes + MIB
         self._is_ready = False
 
     def ask(self, task: Decode | Show, seconds: float) -> tuple[dict[str, Any], bytes]:
@@ -57,11 +63,11 @@ class Decoder:
         if not self._connection.poll(seconds):
             self.close()
             raise DecoderDiedError(f"it takes longer than {seconds:g} s to decode")
-        return self._connection.recv_bytes(MAX_REPLY_BYTES)
+        return self._connection.recv_bytes(self._max_bytes)
 
     def close(self) -> None:
         self._process.kill()
-        self._process.join()
+        self._process.wait()
         self._connection.close()
 
 
@@ -82,23 +88,23 @@ class Decoders:
         Raises `OmniAlignError` that says why it cannot be had.
         """
         about, body = await self._ask(Decode(data, modality))
-        try:
-            inputs = torch.load(io.BytesIO(body), weights_only=True)
-        except UnpicklingError:
-            raise RefusedError(
-                415, f"{about['modality']} cannot be uploaded: its inputs hold more than tensors"
-            ) from None
-        return about["modality"], inputs
+        return about["modality"], await asyncio.to_thread(unpacked, about["inputs"], body)
 
     async def preview(self, task: Show) -> Preview:
-        """Raises `OmniAlignError` that says why there is none."""
-        about, body = await self._ask(task)
+        """Raises `RefusedError` (422) that says why there is none."""
+        try:
+            about, body = await self._ask(task)
+        except RefusedError:
+            raise
+        except OmniAlignError as error:
+            raise RefusedError(422, str(error)) from None
         return Preview(about["mime"], body)
 
     async def _ask(self, task: Decode | Show) -> tuple[dict[str, Any], bytes]:
         with self._waiting:
             loop = asyncio.get_running_loop()
-            about, body = await loop.run_in_executor(self._threads, self._exchange, task)
+            async with deadline(self._limits.answer_seconds + self._limits.decode_seconds):
+                about, body = await loop.run_in_executor(self._threads, self._exchange, task)
         if "problem" in about:
             raise OmniAlignError(about["problem"])
         return about, body

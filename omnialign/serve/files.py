@@ -13,6 +13,7 @@ from typing import Any
 import anyio.to_thread
 from starlette.datastructures import Headers
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from omnialign.data.features import content_key
 from omnialign.registry import registry
@@ -22,6 +23,7 @@ CHUNK_BYTES = 2**18
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 """Content-Security-Policy of what was indexed: should it be a page, it can do nothing."""
 _MAX_KNOWN = 4096
+_MAX_DIGITS = 19
 _ABOVE_OFFICIAL = {".glb": "model/gltf-binary", ".opus": "audio/ogg", ".flac": "audio/flac"}
 _SHOWN = ("image/", "audio/", "video/")
 
@@ -91,7 +93,35 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
 
 
 def file_response(file: int, row: dict[str, Any], headers: Headers) -> Response:
-    """The content of a descriptor, which is closed at the end, or the range that is asked for."""
+    """The content of a descriptor, or the range that is asked for.
+
+    The descriptor is closed at the end, also where that is `RefusedError` (416).
+    """
+    try:
+        response = _file_response(file, row, headers)
+    except BaseException:
+        os.close(file)
+        raise
+    if not isinstance(response, _FileResponse):
+        os.close(file)
+    return response
+
+
+class _FileResponse(StreamingResponse):
+    """Closes the descriptor, also where the client has left before the first byte."""
+
+    def __init__(self, file: int, start: int, end: int, *args: Any) -> None:
+        super().__init__(_chunks(file, start, end), *args)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            os.close(self._file)
+
+
+def _file_response(file: int, row: dict[str, Any], headers: Headers) -> Response:
     size = os.fstat(file).st_size
     mime = mime_of(row["path"])
     about = {
@@ -102,14 +132,12 @@ def file_response(file: int, row: dict[str, Any], headers: Headers) -> Response:
         "content-disposition": "inline" if mime.startswith(_SHOWN) else "attachment",
     }
     if headers.get("if-none-match") == about["etag"]:
-        os.close(file)
         return Response(status_code=304, headers=about)
     stated = headers.get("range") if headers.get("if-range") in (None, about["etag"]) else None
     status, start, end = 200, 0, size
     if stated is not None:
         wanted = byte_range(stated, size)
         if wanted is None:
-            os.close(file)
             raise RefusedError(
                 416,
                 f"the range '{stated[:80]}' is not in 0-{size - 1}",
@@ -118,7 +146,7 @@ def file_response(file: int, row: dict[str, Any], headers: Headers) -> Response:
         status, (start, end) = 206, wanted
         about["content-range"] = f"bytes {start}-{end - 1}/{size}"
     about["content-length"] = str(end - start)
-    return StreamingResponse(_chunks(file, start, end), status, about, mime)
+    return _FileResponse(file, start, end, status, about, mime)
 
 
 def byte_range(stated: str, size: int) -> tuple[int, int] | None:
@@ -128,8 +156,8 @@ def byte_range(stated: str, size: int) -> tuple[int, int] | None:
     """
     unit, _, ranges = stated.partition("=")
     first, dash, last = ranges.partition(",")[0].strip().partition("-")
-    numbers = all(not part or (part.isascii() and part.isdigit()) for part in (first, last))
-    if unit.strip() != "bytes" or not dash or not numbers or not (first or last):
+    numbers = [part for part in (first, last) if part]
+    if unit.strip() != "bytes" or not dash or not numbers or not all(map(_is_number, numbers)):
         return None
     if not first:
         start, end = max(size - int(last), 0), size
@@ -138,14 +166,15 @@ def byte_range(stated: str, size: int) -> tuple[int, int] | None:
     return (start, end) if start < end else None
 
 
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+
+
 async def _chunks(file: int, start: int, end: int) -> AsyncIterator[bytes]:
-    try:
-        while start < end:
-            size = min(CHUNK_BYTES, end - start)
-            chunk = await anyio.to_thread.run_sync(os.pread, file, size, start)
-            if not chunk:
-                return
-            start += len(chunk)
-            yield chunk
-    finally:
-        os.close(file)
+    while start < end:
+        size = min(CHUNK_BYTES, end - start)
+        chunk = await anyio.to_thread.run_sync(os.pread, file, size, start)
+        if not chunk:
+            return
+        start += len(chunk)
+        yield chunk

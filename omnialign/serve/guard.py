@@ -7,21 +7,23 @@ import hmac
 import json
 import secrets
 from dataclasses import dataclass, field
-from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omnialign.errors import OmniAlignError
-from omnialign.serve.limits import Limits, RefusedError
+from omnialign.serve.limits import Budget, Limits, RefusedError
 
 COOKIE = "omnialign"
 MIN_TOKEN_LETTERS = 16
 OPEN_PATHS = frozenset({"/health", "/login", "/login.html", "/style.css"})
 """What one sees without the token."""
+PAGES = frozenset({"/", "/login"})
+"""What links of other sites lead to."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -67,9 +69,10 @@ class Door:
     def is_token(self, given: str) -> bool:
         return self.token is not None and _equal(given, self.token)
 
-    def check(self, path: str, headers: Headers) -> None:
+    def check(self, method: str, path: str, headers: Headers) -> None:
         """Raises `RefusedError` with what is missing."""
-        if headers.get("sec-fetch-site") == "cross-site" and not _is_navigation(headers):
+        is_link = method == "GET" and path in PAGES and _is_navigation(headers)
+        if _is_from_elsewhere(method, path, headers) and not is_link:
             raise RefusedError(403, "requests from pages of other sites are not answered")
         if self.token is None:
             host = _host(headers.get("host", ""))
@@ -88,11 +91,7 @@ class Door:
         kind, _, given = headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self.is_token(given.strip()):
             return True
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            return False
-        return cookie is not None and _equal(cookie.value, self.session)
+        return _equal(cookie_parser(headers.get("cookie", "")).get(COOKIE, ""), self.session)
 
     def let_in(self, secure: bool) -> Response:
         """To the page, with the cookie."""
@@ -111,6 +110,19 @@ def _host(header: str) -> str:
     return (name if name and port.isdigit() else header).strip("[]").lower()
 
 
+def _is_from_elsewhere(method: str, path: str, headers: Headers) -> bool:
+    """Whether a page of another site asks; older browsers tell it by the origin alone.
+
+    The origin of our own form is "null" too, as no address is told to anybody.
+    """
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site is not None or origin is None or method in ("GET", "HEAD"):
+        return site == "cross-site"
+    if origin == "null":
+        return path != "/login"
+    return urlsplit(origin).netloc != headers.get("host")
+
+
 def _is_navigation(headers: Headers) -> bool:
     """Whether a person follows a link to the page."""
     return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") in (
@@ -124,6 +136,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, door: Door, limits: Limits) -> None:
         self._app, self._door, self._limits = app, door, limits
+        self._budget = Budget(limits.uploads_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -150,9 +163,9 @@ class Guard:
             if let_in is not None:
                 await let_in(scope, receive, guarded_send)
                 return
-            self._door.check(scope["path"], headers)
-            body.check_length(headers)
-            await self._app(scope, body.receive, guarded_send)
+            self._door.check(scope["method"], scope["path"], headers)
+            with self._budget.taken(body.most_bytes(headers)):
+                await self._app(scope, body.receive, guarded_send)
         except Exception as error:
             refused = body.refused or error
             if started or not isinstance(refused, RefusedError):
@@ -182,11 +195,15 @@ class Body:
         self.refused: RefusedError | None = None
         """Why the rest is not received."""
 
-    def check_length(self, headers: Headers) -> None:
-        """Raises `RefusedError` (413) before anything is received."""
+    def most_bytes(self, headers: Headers) -> int:
+        """As stated; raises `RefusedError` (413) before anything is received."""
+        if "transfer-encoding" in headers:
+            return self._limits.upload_bytes
         stated = headers.get("content-length", "0")
-        if not stated.isdigit() or int(stated) > self._limits.upload_bytes:
+        is_number = stated.isascii() and stated.isdigit() and len(stated) < 20
+        if not is_number or int(stated) > self._limits.upload_bytes:
             raise self._too_large()
+        return int(stated)
 
     async def receive(self) -> Message:
         if self._is_whole:

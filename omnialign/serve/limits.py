@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from omnialign.errors import OmniAlignError
@@ -17,11 +20,19 @@ class Limits:
     """Of the body of a request, whatever it holds."""
     upload_seconds: float = 600.0
     """How long a recording may last."""
+    uploads_bytes: int = 512 * MIB
+    """Of the bodies of all requests that are being answered; a further one is to come again."""
     receive_seconds: float = 60.0
     """For the body of a request to arrive."""
     decode_seconds: float = 60.0
     decode_bytes: int = 2048 * MIB
     """Memory that decoding may take, on top of what an idle decoder has; kept on Linux."""
+    decoded_bytes: int = 64 * MIB
+    """Of the encoder inputs of an upload, and of a preview."""
+    max_segments: int = 2000
+    """Of an upload."""
+    answer_seconds: float = 60.0
+    """How long one waits for the model, or for a decoder on top of `decode_seconds`."""
     num_decoders: int = 2
     """Processes."""
     max_waiting: int = 256
@@ -35,6 +46,8 @@ class Limits:
     max_labels: int = 1000
     max_letters: int = 2000
     """Of words."""
+    max_label_letters: int = 20_000
+    """Of all labels of one question."""
     max_map_points: int = 100_000
     preview_cache_bytes: int = 64 * MIB
 
@@ -69,3 +82,38 @@ class Waiting:
 
     def __exit__(self, *_: object) -> None:
         self.num_waiting -= 1
+
+
+@asynccontextmanager
+async def deadline(seconds: float) -> AsyncGenerator[None]:
+    """What goes on inside is given up after some seconds, with `RefusedError` (503)."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise RefusedError(
+            503, f"there was no answer within {seconds:g} s; come again later", Retry_After="10"
+        ) from None
+
+
+@dataclass
+class Budget:
+    """Bytes that several share."""
+
+    num_bytes: int
+
+    @contextmanager
+    def taken(self, num_bytes: int) -> Generator[None]:
+        """Inside, so many fewer are left; raises `RefusedError` (503) where there are too few."""
+        if num_bytes > self.num_bytes:
+            raise RefusedError(
+                503,
+                "too much is being uploaded already; come again later",
+                Retry_After="5",
+                Connection="close",
+            )
+        self.num_bytes -= num_bytes
+        try:
+            yield
+        finally:
+            self.num_bytes += num_bytes

@@ -47,9 +47,12 @@ class MapMaker:
             return self._made[1]
 
     async def _start(self) -> asyncio.subprocess.Process:
-        arguments = ["-m", __name__, self._index.uri, str(self._max_files)]
+        arguments = ["-P", "-m", __name__, self._index.uri, str(self._max_files)]
         return await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, stdin=subprocess.DEVNULL
+            sys.executable,
+            *arguments,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
 
     async def close(self) -> None:

@@ -76,7 +76,7 @@ class Labels(BaseModel):
 def filters_of(
     modality: Modalities = None, where: Where = None, segments: Segments = False
 ) -> Filters:
-    return Filters(tuple(modality) if modality else None, where or None, segments)
+    return Filters(tuple(dict.fromkeys(modality or ())) or None, where or None, segments)
 
 
 @router.get("/search")
@@ -154,10 +154,13 @@ async def classify(
     """Which of several descriptions fits words, a file or an item."""
     if len(set(label)) < 2:
         raise RefusedError(400, "classify wants two or more different labels")
-    part = Stored(like) if like else await _one(serving, words, file, query_modality)
     labels = [_words(serving, each) for each in label]
     if len(labels) > serving.limits.max_labels:
         raise RefusedError(400, f"at most {serving.limits.max_labels} labels are taken at once")
+    if sum(map(len, labels)) > serving.limits.max_label_letters:
+        most = serving.limits.max_label_letters
+        raise RefusedError(400, f"all labels together have at most {most} letters")
+    part = Stored(like) if like else await _one(serving, words, file, query_modality)
     return Labels(labels=await serving.ask(Classify(part, tuple(labels))))
 
 
@@ -194,15 +197,18 @@ async def collection_map(serving: Serving) -> Response:
 
 
 @router.get("/health")
-async def health() -> dict[str, str]:
-    """Whether requests are answered."""
+async def health(serving: Serving) -> dict[str, str]:
+    """Whether requests are answered; 503 where the library cannot be read."""
+    await serving.check_table()
     return {"status": "ok"}
 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(serving: Serving) -> Response:
     """Requests, latencies, batches and errors, as Prometheus reads them."""
-    return Response(serving.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(
+        await serving.metrics_text(), media_type="text/plain; version=0.0.4; charset=utf-8"
+    )
 
 
 def _query(serving: Service, plus: Sequence[Part], minus: Sequence[str]) -> Asked:
@@ -243,6 +249,8 @@ async def _one(
 
 
 async def _hits(serving: Service, search: Search) -> Hits:
+    if len(search.filters.modalities or ()) > serving.num_modalities:
+        raise RefusedError(400, f"there are no more than {serving.num_modalities} modalities")
     if search.offset + search.k > serving.limits.max_hits:
         raise RefusedError(400, f"one can page to hit {serving.limits.max_hits} and no further")
     found: Found = await serving.ask(search)

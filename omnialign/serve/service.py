@@ -17,12 +17,12 @@ from omnialign.contract import Modality, Preview
 from omnialign.index import Index
 from omnialign.index.rows import WITHOUT_VECTORS
 from omnialign.registry import registry
-from omnialign.serve.answering import Answerer, Decoded, Question
+from omnialign.serve.answering import Answerer, Decoded, Question, columns_of
 from omnialign.serve.batching import Batcher
 from omnialign.serve.decoder import Show
 from omnialign.serve.decoding import Decoders
 from omnialign.serve.files import POLICY, IndexedFiles, file_response, mime_of
-from omnialign.serve.limits import Limits, RefusedError
+from omnialign.serve.limits import Limits, RefusedError, deadline
 from omnialign.serve.mapping import MapMaker
 from omnialign.serve.metrics import Metrics
 
@@ -32,7 +32,6 @@ class Service:
 
     def __init__(self, index: Index, limits: Limits) -> None:
         self.index, self.limits, self.metrics = index, limits, Metrics()
-        self.metrics.rows.set_function(index.__len__)
         self._map = MapMaker(index, limits.max_map_points)
         self._space = index.space
         self._files = IndexedFiles()
@@ -59,9 +58,15 @@ class Service:
         self._model_thread.shutdown(cancel_futures=True)
         await self._map.close()
 
+    @property
+    def num_modalities(self) -> int:
+        """Of the model."""
+        return len(self._space.modalities)
+
     async def ask(self, question: Question) -> Any:
         """The answer that `Answerer` gives, together with those of others."""
-        return await self._batcher.ask(question)
+        async with deadline(self.limits.answer_seconds):
+            return await self._batcher.ask(question)
 
     async def decoded(self, data: bytes, modality: str | None) -> Decoded:
         """An uploaded file; raises `OmniAlignError` that says why it cannot be read."""
@@ -97,19 +102,36 @@ class Service:
         if headers.get("if-none-match") == about["etag"]:
             return Response(status_code=304, headers=about)
         key = (row_id, interactive)
-        if key not in self._previews:
+        preview = self._previews.get(key)
+        if preview is None:
             task = Show(row["path"], row["modality"], row["start_seconds"], interactive)
-            self._previews[key] = await self._decoders.preview(task)
+            preview = await self._decoders.preview(task)
             await asyncio.to_thread(self._files.check, row)
+            self._previews[key] = preview
             self._trim()
-        self._previews.move_to_end(key)
-        preview = self._previews[key]
+        else:
+            self._previews.move_to_end(key)
         return Response(preview.data, headers=about, media_type=preview.mime)
+
+    async def check_table(self) -> None:
+        """Raises `RefusedError` (503) where the library cannot be read."""
+        try:
+            await asyncio.to_thread(len, self.index)
+        except Exception:
+            raise RefusedError(503, "the table of the library cannot be read") from None
+
+    async def metrics_text(self) -> bytes:
+        """The number of rows is not a number where the library cannot be read."""
+        try:
+            self.metrics.rows.set(await asyncio.to_thread(len, self.index))
+        except Exception:
+            self.metrics.rows.set(float("nan"))
+        return self.metrics.text()
 
     async def about(self) -> dict[str, Any]:
         """What the page needs to know before anything is asked."""
         held = await asyncio.to_thread(lambda: self.index.modalities)
-        columns = await asyncio.to_thread(lambda: self.index.columns)
+        columns = await asyncio.to_thread(columns_of, self.index)
         known = {name: registry().modality(name) for name in self._space.modalities}
         return {
             "name": Path(self.index.uri).name,

@@ -6,6 +6,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from omnialign.cli import serving
 from omnialign.cli.app import app
 from omnialign.errors import OmniAlignError
 
@@ -25,6 +26,12 @@ def test_a_port_that_is_taken(tmp_path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"port {port}: Address already in use" in refused("x", "--port", str(port))
+
+
+@pytest.mark.parametrize(("most_open", "most"), [(256, 64), (2**20, 1024), (-1, 1024)])
+def test_there_are_descriptors_for_more_than_connections(monkeypatch, most_open, most) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (most_open, most_open))
+    assert serving._most_connections() == most
 
 
 def test_no_library(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 import torch
 
@@ -9,6 +10,8 @@ from omnialign import Modality, Preview, Segment
 
 
 def as_it_is(sample: torch.Tensor) -> torch.Tensor:
+    if int(sample) == 7:
+        raise ValueError("seven")
     return sample
 
 
@@ -18,6 +21,8 @@ class Hostile(Modality[torch.Tensor]):
     default_encoder = "none"
 
     def read(self, source):
+        if isinstance(source, Path):
+            raise RuntimeError(f"no such thing in {source}")
         if source == b"crash":
             os.abort()
         if source == b"hang":

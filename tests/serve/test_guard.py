@@ -44,6 +44,13 @@ def test_pages_of_other_sites_are_not_answered(client) -> None:
         "sec-fetch-dest": "document",
     }
     assert client.get("/", headers=link).status_code == 200
+    assert client.get("/library", headers=link).status_code == 403
+    assert client.post("/search", data={"words": "a"}, headers=link).status_code == 403
+    for origin in ("http://evil.example", "null"):
+        said = client.post("/search", data={"words": "a"}, headers={"origin": origin})
+        assert said.status_code == 403
+    own = {"origin": str(client.base_url).rstrip("/")}
+    assert client.post("/search", data={"words": "a"}, headers=own).status_code == 200
     answer = client.get("/", headers={"origin": "https://evil.example"})
     assert not any(name.startswith("access-control") for name in answer.headers)
 
@@ -99,7 +106,7 @@ def test_a_person_goes_in_once_and_has_a_cookie(guarded, way) -> None:
     with httpx.Client(base_url=guarded, timeout=60) as client:
         if way == "form":
             wrong = client.post("/login", data={"token": "wrong"})
-            assert (wrong.headers["location"], client.cookies.get(COOKIE)) == ("/login?wrong", None)
+            assert (wrong.headers["location"], client.cookies.get(COOKIE)) == ("/login#wrong", None)
             answer = client.post("/login", data={"token": TOKEN})
         else:
             assert client.get("/", params={"token": "wrong"}).status_code == 401
@@ -110,6 +117,8 @@ def test_a_person_goes_in_once_and_has_a_cookie(guarded, way) -> None:
         assert "samesite=strict" in stated
         assert TOKEN not in stated
         assert client.get("/search?words=a").status_code == 200
+        several = f'other={{"a": 1}}; {COOKIE}={client.cookies[COOKIE]}'
+        assert httpx.get(f"{guarded}/library", headers={"cookie": several}).status_code == 200
 
 
 def test_short_tokens_are_refused() -> None:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, sync_playwright
 
 SCENE = 5
 IN_TURN = (8, 9)
@@ -113,6 +113,18 @@ def test_a_dropped_file_shows_what_is_like_it(page, library, kind) -> None:
     assert page.locator("#parts li").count() == 0
 
 
+def test_files_of_two_kinds_are_asked_with(page, library) -> None:
+    for kind in ("audio", "pointcloud"):
+        with page.expect_response("**/search") as seen:
+            page.locator("#file").set_input_files(library.file(kind, SCENE))
+        assert seen.value.status == 200
+        finished(page)
+    assert picture(page, library, SCENE)
+    page.get_by_role("button", name="Ask without").first.click()
+    assert page.locator("#parts li").count() == 1
+    assert page.evaluate("() => document.activeElement.ariaLabel").startswith("Ask without")
+
+
 def test_a_file_that_cannot_be_read_is_explained(page) -> None:
     file = {"name": "x.png", "mimeType": "image/png", "buffer": b"no picture"}
     page.locator("#file").set_input_files(file)  # type: ignore[arg-type]
@@ -205,6 +217,22 @@ def test_shapes_turn(page, library) -> None:
     after = canvas.screenshot()
     assert len(before) > 3000, "nothing is drawn"
     assert before != after
+    page.keyboard.press("Escape")
+
+
+def test_a_slow_item_does_not_land_in_another_dialog(page, library) -> None:
+    ask(page, library.row("pointcloud", SCENE)["text"][0])
+    held: list[Route] = []
+    page.route("**/preview?interactive=true", lambda route: held.append(route))
+    with page.expect_request("**/preview?interactive=true"):
+        cards(page, "pointcloud").first.locator(".show").click()
+    page.keyboard.press("Escape")
+    cards(page, "image").first.locator(".show").click()
+    page.locator("#item-media img").wait_for()
+    with page.expect_response("**/preview?interactive=true"):
+        held[0].continue_()
+    page.wait_for_timeout(500)
+    assert page.locator("#item-media canvas").count() == 0
     page.keyboard.press("Escape")
 
 

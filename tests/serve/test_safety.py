@@ -19,6 +19,8 @@ import soundfile
 from omnialign.index import Index
 from omnialign.serve.limits import Limits
 
+LABELS = [str(i) * 1000 for i in range(1, 25)]
+
 
 def one_sentence(answer: httpx.Response, status: int) -> str:
     """The error of a response that says no more than that."""
@@ -179,6 +181,33 @@ def test_large_requests_are_refused_before_they_are_read(library, serve) -> None
         assert works(client)
 
 
+def test_uploads_of_all_are_bounded(library, serve) -> None:
+    limits = Limits(uploads_bytes=1000, num_decoders=1)
+    with serve(library.open(), limits) as address, httpx.Client(base_url=address) as client:
+        answer = client.post("/search", files={"file": bytes(2000)})
+        assert "too much" in one_sentence(answer, 503)
+        assert answer.headers["retry-after"] == "5"
+        assert works(client)
+
+
+def test_who_waits_too_long_is_told(library, serve) -> None:
+    limits = Limits(answer_seconds=0.0, num_decoders=1)
+    with serve(library.open(), limits) as address:
+        answer = httpx.get(f"{address}/search", params={"words": "a"})
+        assert "no answer within 0 s" in one_sentence(answer, 503)
+
+
+def test_a_table_that_cannot_be_read_is_told(library, serve) -> None:
+    class Broken(Index):
+        def __len__(self) -> int:
+            raise OSError("gone")
+
+    index = Broken.open(library.folder / "index")
+    with serve(index, Limits(num_decoders=1)) as address:
+        assert "cannot be read" in one_sentence(httpx.get(f"{address}/health"), 503)
+        assert "omnialign_rows NaN" in httpx.get(f"{address}/metrics").text
+
+
 def test_a_slow_client_is_dropped_and_keeps_nobody_waiting(library, serve) -> None:
     limits = Limits(receive_seconds=2.0, num_decoders=1)
     with serve(library.open(), limits) as address, httpx.Client(base_url=address) as client:
@@ -227,6 +256,7 @@ def test_32_at_once_get_what_each_would_get_alone(client, library) -> None:
         ("GET", "/search", {"words": "x" * 2001}, 400, "at most 2000 letters"),
         ("GET", "/search", {"words": ["a"] * 17}, 400, "at most 16 parts"),
         ("GET", "/search", {"words": "a", "modality": "smell"}, 400, "smell"),
+        ("GET", "/search", {"words": "a", "modality": list("abcdef")}, 400, "no more than 5"),
         ("GET", "/search", {"words": "a", "where": "colour = "}, 400, ""),
         ("GET", "/search", {"words": "a", "where": "1 = 1; drop table x"}, 400, ""),
         ("GET", "/search", {}, 422, "words"),
@@ -234,6 +264,9 @@ def test_32_at_once_get_what_each_would_get_alone(client, library) -> None:
         ("POST", "/search", {"like": "nothing"}, 404, "no item 'nothing'"),
         ("GET", "/similar/nothing", {}, 404, "no item 'nothing'"),
         ("GET", "/items/nothing", {}, 404, "no item 'nothing'"),
+        ("GET", "/search", {"words": "a", "where": "path like '/%'"}, 400, "path"),
+        ("GET", "/search", {"words": "a", "where": "content = 'x'"}, 400, "content"),
+        ("POST", "/classify", {"words": "a", "label": LABELS}, 400, "at most 20000 letters"),
         ("POST", "/embed", {}, 400, "either words or a file"),
         ("POST", "/classify", {"words": "a", "label": "one"}, 400, "two or more"),
         ("GET", "/nowhere", {}, 404, "nothing at this address"),

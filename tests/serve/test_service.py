@@ -1,11 +1,19 @@
 """What the service answers, asked over HTTP."""
 
+import asyncio
 import json
+import os
 import time
+from contextlib import suppress
 
 import httpx
 import numpy as np
 import pytest
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+
+from omnialign.serve.files import file_response
+from omnialign.serve.limits import RefusedError
 
 SCENE = 5
 IN_TURN = (8, 9)
@@ -47,7 +55,8 @@ def test_pages_follow_each_other(client) -> None:
 
 
 def test_hits_are_filtered(client) -> None:
-    asked = {"words": "a circle", "k": 48, "modality": ["image", "audio"], "where": "count >= 3"}
+    kinds = ["image", "audio"] * 9
+    asked = {"words": "a circle", "k": 48, "modality": kinds, "where": "count >= 3"}
     hits = found(client.get("/search", params=asked))
     assert {hit["modality"] for hit in hits} == {"image", "audio"}
     assert {hit["metadata"]["count"] >= 3 for hit in hits} == {True}
@@ -139,8 +148,28 @@ def test_files_are_given_in_ranges(client, library, stated, start, end) -> None:
     assert answer.headers["content-type"].startswith("audio/")
 
 
+@pytest.mark.parametrize("sent", [{}, {"range": f"bytes={'9' * 5000}-"}, {"if-none-match": '"x"'}])
+def test_descriptors_are_closed(tmp_path, sent) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(b"x")
+    file = os.open(path, os.O_RDONLY)
+
+    async def gone(*_: object) -> dict:
+        raise OSError("the client has left")
+
+    async def answer() -> None:
+        response = file_response(file, {"path": str(path), "content": "image:x"}, Headers(sent))
+        await response({"type": "http", "asgi": {"spec_version": "2.4"}}, gone, gone)
+
+    with suppress(OSError, ClientDisconnect, RefusedError):
+        asyncio.run(answer())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(file)
+
+
 @pytest.mark.parametrize(
-    "stated", ["bytes=9999999-", "bytes=9-3", "lines=1-2", "bytes=-", "bytes=a-b"]
+    "stated",
+    ["bytes=9999999-", "bytes=9-3", "lines=1-2", "bytes=-", "bytes=a-b", f"bytes={'9' * 5000}-"],
 )
 def test_other_ranges_are_refused(client, library, stated) -> None:
     item = first_id(client, library, "audio")
@@ -185,6 +214,7 @@ def test_the_library_is_described(client, library) -> None:
     assert about["modalities"]["audio"]["rows"] == 14
     assert ".wav" in about["modalities"]["audio"]["suffixes"]
     assert about["columns"]["count"] == "number"
+    assert not about["columns"].keys() & {"id", "path", "content"}
 
 
 def test_the_map_has_every_file(client, library) -> None:

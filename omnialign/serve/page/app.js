@@ -1,6 +1,6 @@
 // The page: what is asked, what was found, one item at a time, the map.
 import { el, fetched, get } from "./dom.js";
-import { fileOf, large, thumbnail } from "./media.js";
+import { fileOf, large, pictureOf, thumbnail } from "./media.js";
 import { mark, showMap } from "./map.js";
 import { match, moment, title } from "./words.js";
 
@@ -13,6 +13,9 @@ let asked = null; // the last question, for the next page
 let offset = 0;
 let asking = new AbortController();
 let stopMedia = () => {};
+let opened = 0; // how many items: what loads slowly does not land in the dialog of another
+
+const tell = (problem) => { get("problem").textContent = problem; };
 
 /* What is asked */
 
@@ -23,13 +26,12 @@ function question() {
   if (minus) form.append("minus", minus);
   for (const { file, item } of parts) {
     if (item) form.append("like", item.id);
-    else {
-      form.append("file", file, "upload"); // its name stays here
-      const kind = modalityOf(file);
-      if (kind) form.set("query_modality", kind);
-    }
+    else form.append("file", file, "upload"); // its name stays here
   }
-  const chosen = [...get("modalities").querySelectorAll("input")];
+  const kinds = new Set(parts.filter(({ file }) => file).map(({ file }) => modalityOf(file)));
+  const [kind] = kinds;
+  if (kinds.size === 1 && kind) form.append("query_modality", kind); // of all files
+  const chosen = boxes();
   if (chosen.some((box) => !box.checked)) {
     for (const box of chosen) if (box.checked) form.append("modality", box.value);
   }
@@ -39,10 +41,12 @@ function question() {
   return form;
 }
 
+const boxes = () => [...get("modalities").querySelectorAll("input")];
+
 function condition(column, operator, value) {
   const isNumber = library.columns[column] === "number" && value !== "" && !Number.isNaN(Number(value));
   const isTruth = library.columns[column] === "boolean";
-  return `"${column}" ${operator} ${isNumber || isTruth ? value : `'${value.replaceAll("'", "''")}'`}`;
+  return `"${column.replaceAll('"', '""')}" ${operator} ${isNumber || isTruth ? value : `'${value.replaceAll("'", "''")}'`}`;
 }
 
 /** The only modality with the suffix of a file, for formats that do not tell themselves. */
@@ -57,11 +61,12 @@ const isEmpty = (form) => !["words", "file", "like"].some((key) => form.has(key)
 async function ask(form = question(), from = 0) {
   asking.abort();
   asking = new AbortController();
-  get("problem").textContent = "";
+  get("status").textContent = "";
+  tell("");
   if (isEmpty(form)) return;
+  if (boxes().length && !boxes().some((box) => box.checked)) return tell("Choose one kind at least.");
   if (parts.some(({ file }) => file?.size > library.max_upload_bytes)) {
-    get("problem").textContent = `Files of at most ${Math.floor(library.max_upload_bytes / 2 ** 20)} MB can be asked with.`;
-    return;
+    return tell(`Files of at most ${Math.floor(library.max_upload_bytes / 2 ** 20)} MB can be asked with.`);
   }
   asked = form;
   form.set("k", PAGE);
@@ -73,19 +78,24 @@ async function ask(form = question(), from = 0) {
   } catch (error) {
     if (error.name === "AbortError") return;
     get("status").textContent = "";
-    get("problem").textContent = error.message;
+    tell(error.message);
   }
 }
 
 function showParts() {
-  get("parts").replaceChildren(...parts.map((part) => {
+  get("parts").replaceChildren(...parts.map((part, place) => {
     const name = part.item ? title(part.item) : part.file.name;
     const remove = el("button", {
       type: "button", "aria-label": `Ask without ${name}`,
-      onclick: () => { parts = parts.filter((other) => other !== part); showParts(); ask(); },
+      onclick: () => {
+        parts = parts.filter((other) => other !== part);
+        showParts();
+        const left = get("parts").querySelectorAll("button");
+        (left[Math.min(place, left.length - 1)] ?? get("words")).focus();
+        ask();
+      },
     }, "×");
-    const isPicture = part.file?.type.startsWith("image/");
-    const face = isPicture ? [el("img", { src: URL.createObjectURL(part.file), alt: "" })] : [];
+    const face = part.file?.type.startsWith("image/") ? [pictureOf(part.file, "")] : [];
     return el("li", {}, ...face, part.item ? `like “${name}”` : name, remove);
   }));
 }
@@ -119,7 +129,7 @@ function card(item) {
   const seconds = moment(item);
   const scores = `match ${Math.round(100 * item.score)} %, cosine ${item.cosine.toFixed(2)}`;
   const text = el("div", { className: "text" },
-    el("h3", {}, title(item)),
+    el("h2", {}, title(item)),
     el("span", { className: "quiet" }, [item.modality, seconds].filter(Boolean).join(" · ")),
     el("div", { className: "bottom" },
       el("span", { className: "quiet", title: scores },
@@ -128,13 +138,16 @@ function card(item) {
   const article = el("article", { className: "card" }, ...thumbnail(item, () => open(item)), text);
   article.dataset.id = item.id;
   article.dataset.modality = item.modality;
-  if (article.querySelector("video")) text.querySelector("h3").replaceChildren(el("button", { type: "button", onclick: () => open(item) }, title(item)));
+  if (article.querySelector("video")) text.querySelector("h2").replaceChildren(el("button", { type: "button", onclick: () => open(item) }, title(item)));
   return el("li", {}, article);
 }
 
 /* One item */
 
 async function open(item) {
+  const ticket = ++opened;
+  stopMedia();
+  stopMedia = () => {};
   get("item-title").textContent = title(item);
   const found = "score" in item
     ? [["Match", `${Math.round(100 * item.score)} % (${match(item.score)})`], ["Cosine", item.cosine.toFixed(3)]]
@@ -150,14 +163,24 @@ async function open(item) {
   if (!get("item").open) get("item").showModal();
   try {
     const { media, stop } = await large(item);
+    if (ticket !== opened) return stop();
     stopMedia = stop;
     get("item-media").replaceChildren(media);
   } catch (error) {
-    get("item-media").replaceChildren(el("p", {}, error.message));
+    if (ticket === opened) get("item-media").replaceChildren(el("p", {}, error.message));
+  }
+}
+
+async function openById(id) {
+  try {
+    await open(await (await fetched(`items/${id}`)).json());
+  } catch (error) {
+    tell(error.message);
   }
 }
 
 get("item").addEventListener("close", () => {
+  opened++;
   stopMedia();
   stopMedia = () => {};
   get("item-media").replaceChildren();
@@ -166,12 +189,13 @@ get("item").addEventListener("close", () => {
 /* The rest of the page */
 
 function view(name) {
+  tell("");
   for (const button of document.querySelectorAll("[data-view]")) {
     button.setAttribute("aria-pressed", String(button.dataset.view === name));
   }
   get("search").hidden = name !== "search";
   get("map").hidden = name !== "map";
-  if (name === "map") showMap(async (id) => open(await (await fetched(`items/${id}`)).json()));
+  if (name === "map") showMap(openById);
 }
 
 function fill() {
@@ -187,6 +211,7 @@ function fill() {
 }
 
 function take(files) {
+  if (!library) return tell("The library is not read yet; give it the file again in a moment.");
   for (const file of files) parts.push({ file });
   showParts();
   view("search");
@@ -215,5 +240,5 @@ try {
   library = await (await fetched("library")).json();
   fill();
 } catch (error) {
-  get("problem").textContent = error.message;
+  tell(error.message);
 }

@@ -5,11 +5,13 @@ import { title } from "./words.js";
 
 const COLORS = ["#4c6fff", "#e5793b", "#12a594", "#c2408f", "#8a6d00", "#7a5af8", "#d64545", "#4d8b31"];
 const REACH = 12; // pixels from which a point is pointed at
+const DWELL = 150; // milliseconds on a point until it is asked for
 const WAIT = 1500; // milliseconds until the map is asked for again
 
 let points = null;
 let view = { x: 0.5, y: 0.5, scale: 1 };
 let near = -1;
+let dwelling = 0, asking = new AbortController(); // for what is pointed at
 let marked = new Set();
 const known = new Map();
 
@@ -99,20 +101,39 @@ function nearest(x, y, reach) {
   return best;
 }
 
-async function point(i) {
-  if (i === near) return;
+/** Forgets what was pointed at, and gives up asking for it. */
+function leave(i) {
   near = i;
+  clearTimeout(dwelling);
+  asking.abort();
+  asking = new AbortController();
+}
+
+function point(i) {
+  if (i === near) return;
+  leave(i);
   draw();
   hover.hidden = i < 0;
   if (i < 0) return;
-  const id = points.ids[i], shape = size(), [x, y] = toScreen(i, shape);
+  const shape = size(), [x, y] = toScreen(i, shape);
   hover.style.left = `${Math.min(Math.max(x + 14, 0), shape.width - 200)}px`;
   hover.style.top = `${Math.min(Math.max(y + 14, 0), shape.height - 180)}px`;
   const [picture, caption] = hover.children;
   picture.hidden = true;
+  picture.removeAttribute("src");
   caption.textContent = "…";
-  if (!known.has(id)) known.set(id, await (await fetched(`items/${id}`)).json());
-  if (near !== i) return;
+  const { signal } = asking;
+  dwelling = setTimeout(() => describe(points.ids[i], picture, caption, signal), DWELL);
+}
+
+async function describe(id, picture, caption, signal) {
+  try {
+    if (!known.has(id)) known.set(id, await (await fetched(`items/${id}`, { signal })).json());
+  } catch (error) {
+    if (error.name !== "AbortError") get("problem").textContent = caption.textContent = error.message;
+    return;
+  }
+  if (signal.aborted) return;
   const item = known.get(id);
   caption.textContent = title(item);
   get("map-status").textContent = `${item.modality}: ${title(item)}`;
@@ -126,7 +147,7 @@ function move(x, y, factor = 1) {
   view.y -= y / side;
   view.scale = Math.max(0.6, Math.min(200, view.scale * factor));
   hover.hidden = true;
-  near = -1;
+  leave(-1);
   draw();
 }
 
@@ -164,5 +185,6 @@ function listen(open) {
     const { width, height } = size();
     point(nearest(width / 2, height / 2, Infinity));
   };
-  new ResizeObserver(() => draw()).observe(plane);
 }
+
+new ResizeObserver(() => { if (points) draw(); }).observe(plane);

@@ -20,6 +20,12 @@ function player(item) {
   return element;
 }
 
+/** A picture that is here already; its address is given back once it is shown. */
+export function pictureOf(data, alt) {
+  const src = URL.createObjectURL(data), revoke = () => URL.revokeObjectURL(src);
+  return el("img", { src, alt, onload: revoke, onerror: revoke });
+}
+
 /** The preview, whatever it is. */
 async function shown(item) {
   const address = previewOf(item);
@@ -27,9 +33,10 @@ async function shown(item) {
     const answer = await fetched(address);
     const data = await answer.blob();
     if (kind(data.type) === "text") return el("p", {}, await data.text());
-    const src = URL.createObjectURL(data);
-    if (kind(data.type) === "audio") return el("audio", { controls: true, src, "aria-label": title(item) });
-    return el("img", { src, alt: title(item) });
+    if (kind(data.type) === "audio") {
+      return el("audio", { controls: true, src: URL.createObjectURL(data), "aria-label": title(item) });
+    }
+    return pictureOf(data, title(item));
   } catch (error) {
     return el("p", {}, `No preview: ${error.message}`);
   }

@@ -48,10 +48,11 @@ void main() { pixel = vec4(shade, 1.0); }`;
 
 /** Draws it and lets it be turned; gives what ends that. */
 export function turn(canvas, data) {
+  const parsed = parse(data); // before there is a context that would have to be given back
   const gl = canvas.getContext("webgl2", { antialias: true, alpha: true });
   if (!gl) throw new Error("This browser has no WebGL, which turns shapes.");
   const program = linked(gl);
-  const shapes = parse(data).map((shape) => uploaded(gl, program, shape));
+  const shapes = parsed.map((shape) => uploaded(gl, program, shape));
   const { middle, radius } = extent(shapes);
   const at = (name) => gl.getUniformLocation(program, name);
   let azimuth = 0.6, elevation = 0.35, zoom = 1, spins = !isCalm(), frame = 0;
