@@ -128,7 +128,7 @@ class Calibration:
     ) -> None:
         self._vectors = {m: np.asarray(v, np.float32) for m, v in vectors.items() if len(v)}
         self._partners = dict(partners or {})
-        self._lines: dict[tuple[str, str], _Line] = {}
+        self._lines: dict[tuple[str, str], _Line | None] = {}
         known = [self._cosines(*pair) for pair in self._partners]
         self._shared = _fitted([both for both in known if both[1].size >= LEAST], _UNKNOWN)
 
@@ -172,13 +172,14 @@ class Calibration:
     def fitted(self) -> FittedScores:
         """The lines of all pairs of modalities that the sample has."""
         names = sorted(self._vectors)
-        pairs = [(x, y) for x in names for y in names if x <= y and self._compares(x, y)]
-        return FittedScores({pair: self._of_pair(*pair) for pair in pairs})
+        pairs = [(x, y) for x in names for y in names if x <= y]
+        lines = {pair: self._of_pair(*pair) for pair in pairs}
+        return FittedScores({pair: line for pair, line in lines.items() if line is not None})
 
     def _line(self, query: Array, modality: str, query_modality: str | None) -> _Line:
         among = self._vectors if query_modality is None else [query_modality]
-        lines = [self._of_pair(m, modality) for m in among if self._compares(m, modality)]
-        if lines:
+        known = [self._of_pair(m, modality) for m in among]
+        if lines := [line for line in known if line is not None]:
             return _mean(lines)
         chances = {m: _Chance.of(sample @ query) for m, sample in self._vectors.items()}
         if not chances:
@@ -187,19 +188,20 @@ class Calibration:
         chance = chances.get(modality, _Chance(0.0, 1.0, 0)).towards(everything)
         return self._shared.of(chance.mean, chance.deviation)
 
-    def _compares(self, x: str, y: str) -> bool:
-        """Whether the sample says what two items at random have."""
-        sizes = [len(self._vectors.get(modality, ())) for modality in (x, y)]
-        return sizes[0] * sizes[1] >= LEAST
-
-    def _of_pair(self, x: str, y: str) -> _Line:
+    def _of_pair(self, x: str, y: str) -> _Line | None:
+        """None where the sample does not say what two items at random have."""
         pair = (x, y) if x <= y else (y, x)
         if pair not in self._lines:
-            matches, others = self._cosines(*pair)
-            chance = _Chance.of(others)
-            own = _fitted([(matches, others)], self._shared)
-            self._lines[pair] = own.of(chance.mean, chance.deviation)
+            self._lines[pair] = self._fit(*pair) if {x, y} <= self._vectors.keys() else None
         return self._lines[pair]
+
+    def _fit(self, x: str, y: str) -> _Line | None:
+        matches, others = self._cosines(x, y)
+        if others.size < LEAST:
+            return None
+        chance = _Chance.of(others)
+        own = _fitted([(matches, others)], self._shared)
+        return own.of(chance.mean, chance.deviation)
 
     def _cosines(self, x: str, y: str) -> tuple[Array, Array]:
         """Cosines of the sample, of those that belong together `(m,)` and of others `(n,)`."""

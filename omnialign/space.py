@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from omnialign.contract import Claim
+from omnialign.contract import Claim, Modality
 from omnialign.errors import ModalityError, ModelError, OmniAlignError
 from omnialign.gallery import Gallery, Hit
 from omnialign.held_out import HeldOut
@@ -32,6 +32,16 @@ from omnialign.tower import Tower, digest_of_weights, prefix
 
 Items = Sequence[Any]
 Progress = Callable[[int, int], None]
+
+
+def words_among(modalities: Mapping[str, Modality[Any]]) -> str:
+    """The name of the one that takes plain words; raises `ModalityError` where there is none."""
+    for name, modality in modalities.items():
+        if modality.inline_strings and modality.claim("a few plain words") != Claim.NO:
+            return name
+    raise ModalityError(
+        f"this model has no modality that takes words; it has: {', '.join(modalities)}"
+    )
 
 
 class SharedSpace(nn.Module):
@@ -236,13 +246,7 @@ class SharedSpace(nn.Module):
     @property
     def words(self) -> str:
         """The modality that plain words belong to; raises `ModalityError` where there is none."""
-        for name in self.modalities:
-            modality = self.tower(name).modality
-            if modality.inline_strings and modality.claim("a few plain words") != Claim.NO:
-                return name
-        raise ModalityError(
-            f"this model has no modality that takes words; it has: {', '.join(self.modalities)}"
-        )
+        return words_among({name: self.tower(name).modality for name in self.modalities})
 
     def embed_prompts(
         self, descriptions: Sequence[Description], templates: Sequence[str]

@@ -137,3 +137,16 @@ def test_next_to_nothing_to_go_by(vectors: dict[str, Array]) -> None:
     scores = Calibration.from_vectors(vectors).scores(query, "near", np.array([-0.1, 0.2, 0.8]))
     assert np.isfinite(scores).all()
     assert (np.diff(scores) > 0).all()
+
+
+def test_one_caption_of_everything_says_nothing_of_chance(world: World) -> None:
+    vectors = {"words": world.vectors("words", [0]), "near": world.vectors("near")}
+    vectors["words"] = vectors["words"].repeat(len(vectors["near"]), 0)
+    own = np.arange(len(vectors["near"]))
+    everything = np.stack(np.meshgrid(own, own), -1).reshape(-1, 2)
+    calibration = Calibration(vectors, {("near", "words"): everything})
+    cosines = np.array([-0.1, 0.2, 0.8])
+    scores = calibration.scores(vectors["words"][0], "near", cosines, "words")
+    assert np.isfinite(scores).all()
+    assert (np.diff(scores) > 0).all()
+    assert ("near", "words") not in calibration.fitted().lines

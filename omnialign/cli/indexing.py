@@ -144,6 +144,8 @@ def _tell(library: Index, report: AddReport) -> None:
     )
     for path, reason in list(report.set_aside.items())[:5]:
         note(f"set aside: {path}: {reason}")
+    if len(report.set_aside) > 5:
+        note(f"{len(report.set_aside)} files are set aside; --json lists them with their reasons")
     for path in report.gone[:5]:
         note(f"gone: {path}")
     if report.passed_over:

@@ -66,7 +66,16 @@ def search(
         raise oa.OmniAlignError(
             f"the vectors of this library have {library.dim} numbers, not {dim}"
         )
-    hits = library.search(asked, k, modality=modality, where=where, minus=minus, segments=segments)
+    is_words = query is not None and not like and not minus
+    hits = library.search(
+        asked,
+        k,
+        modality=modality,
+        where=where,
+        minus=minus,
+        query_modality=library.model.words if is_words else None,
+        segments=segments,
+    )
     if json:
         found = [hit.as_dict() for hit in hits]
         print_json({"query": query, "hits": found, "num_rows": sum(library.modalities.values())})

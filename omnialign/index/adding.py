@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from omnialign.data.features import content_key
 from omnialign.index.embedding import embed_files
+from omnialign.index.roots import Roots
 from omnialign.index.rows import File, key_of, rows_again, rows_of, schema
 from omnialign.index.store import Array, Rows, Store
 from omnialign.registry import registry
@@ -25,6 +24,8 @@ from omnialign.space import SharedSpace
 Progress = Callable[[int, int], None]
 SET_ASIDE = "set-aside/"
 """Before the path of a file that could not be read, as the key of a document."""
+_CONTENTS_AT_ONCE = 1000
+"""Whose vectors are asked for: each time the whole table is looked through."""
 _ROWS_AT_ONCE = 1024
 _SECONDS_AT_MOST = 15.0
 """Between two commits."""
@@ -46,7 +47,7 @@ class AddReport:
     set_aside: dict[str, str] = field(default_factory=dict[str, str])
     """Files that cannot be read, with the reason."""
     passed_over: dict[str, str] = field(default_factory=dict[str, str])
-    """Files of no modality of the model, with the reason."""
+    """Files of no modality of the model, and folders that hold nothing to see, with the reason."""
 
 
 def counted(files: Iterator[File], total: int, progress: Progress) -> Iterator[File]:
@@ -132,6 +133,7 @@ class Adder:
         rows: the table as it is.
         dim: of the vectors.
         replace: takes a batch, as `Rows.replace`; that of `rows` by default.
+        roots: where files are looked for.
     """
 
     def __init__(
@@ -140,6 +142,7 @@ class Adder:
         rows: Rows,
         dim: int,
         replace: Callable[[Sequence[str], pa.Table], None] | None = None,
+        roots: Sequence[str | Path] = (),
     ) -> None:
         self.report = AddReport()
         self.modalities: set[str] = set()
@@ -149,6 +152,7 @@ class Adder:
         self._replace = replace or rows.replace
         self._schema = schema(dim)
         self._known = _Known(rows)
+        self._roots = Roots(roots)
         self._set_aside = store.documents(SET_ASIDE)
         self._pending: list[dict[str, Any]] = []
         self._pending_paths: list[str] = []
@@ -191,14 +195,21 @@ class Adder:
     def _to_embed(self, files: Iterable[File]) -> Iterator[File]:
         """Those whose content is new, identified; the others are dealt with on the way."""
         contents = self.contents
+        held: list[File] = []
         for file in files:
             try:
                 named = identified(file)
             except OSError as error:
                 self.set_aside(file, unseen(file.path, error))
                 continue
-            if not (named.content in contents and self.reuse(named)):
+            if named.content not in contents:
                 yield named
+                continue
+            held.append(named)
+            if len(held) >= _CONTENTS_AT_ONCE:
+                yield from self.reuse(held)
+                held = []
+        yield from self.reuse(held)
 
     def _embed(self, files: Iterable[File], space: SharedSpace, options: Mapping[str, Any]) -> None:
         stream = ((file, Path(file.path), file.modality) for file in files)
@@ -225,29 +236,43 @@ class Adder:
             self.report.changed += 1
         self._solve(file.path)
 
-    def reuse(self, file: File) -> bool:
-        """Whether a file of that content was there, whose vectors are now also this one's."""
-        found = self._rows.find("content", [file.content], self._schema.names)
-        if not found.num_rows:
-            return False
-        source = found.column("path")[0].as_py()
-        if file.path in set(found.column("path").to_pylist()):
-            source = file.path
-        again = rows_again(file, found.filter(pc.field("path") == source))
-        has_moved = source != file.path and not os.path.exists(source)
-        if self._known.signature(file.path) is None:
-            self.report.moved += 1
-        else:
-            self.report.changed += 1
-        self._solve(file.path)
-        self._take(file, again, also=[source] if has_moved else [])
-        return True
+    def reuse(self, files: Sequence[File]) -> list[File]:
+        """Gives files the vectors that their contents have; returns those without any."""
+        step = _CONTENTS_AT_ONCE
+        batches = (files[start : start + step] for start in range(0, len(files), step))
+        return [file for batch in batches for file in self._reuse(batch)]
+
+    def _reuse(self, files: Sequence[File]) -> list[File]:
+        contents = list(dict.fromkeys(file.content for file in files))
+        found = self._rows.find("content", contents, self._schema.names)
+        places: dict[str, dict[str, list[int]]] = {}
+        names = (found.column(name).to_pylist() for name in ("content", "path"))
+        for place, (content, path) in enumerate(zip(*names, strict=True)):
+            places.setdefault(content, {}).setdefault(path, []).append(place)
+        without: list[File] = []
+        for file in files:
+            if (of_path := places.get(file.content)) is None:
+                without.append(file)
+                continue
+            source = file.path if file.path in of_path else next(iter(of_path))
+            has_moved = source != file.path and self._roots.is_gone(source)
+            if self._known.signature(file.path) is None:
+                self.report.moved += 1
+            else:
+                self.report.changed += 1
+            self._solve(file.path)
+            again = rows_again(file, found.take(of_path[source]))
+            self._take(file, again, also=[source] if has_moved else [])
+        return without
 
     def _take(self, file: File, rows: list[dict[str, Any]], also: Iterable[str] = ()) -> None:
         self._pending += rows
         self._pending_paths += [file.path, *also]
+        self._commit_when_due()
+
+    def _commit_when_due(self) -> None:
         late = time.monotonic() - self._committed_at > _SECONDS_AT_MOST
-        if late or len(self._pending) >= _ROWS_AT_ONCE:
+        if late or max(len(self._pending), len(self._pending_paths)) >= _ROWS_AT_ONCE:
             self.commit()
 
     def set_aside(self, file: File, reason: str) -> None:
@@ -255,6 +280,7 @@ class Adder:
         self.report.set_aside[file.path] = reason
         self._documents[SET_ASIDE + file.path] = json.dumps({"reason": reason})
         self._pending_paths.append(file.path)
+        self._commit_when_due()
 
     def _solve(self, path: str) -> None:
         if SET_ASIDE + path in self._set_aside:
@@ -267,19 +293,39 @@ class Adder:
             self._replace(self._pending_paths, rows)
             self.report.rows += len(self._pending)
         self._store.write_documents(self._documents)
-        self._store.remove_documents(self._solved)
+        self._forget(self._solved)
         self._pending, self._pending_paths = [], []
         self._documents, self._solved = {}, []
         self._committed_at = time.monotonic()
 
+    def _forget(self, notes: Sequence[str]) -> None:
+        for start in range(0, len(notes), _ROWS_AT_ONCE):
+            self._store.remove_documents(notes[start : start + _ROWS_AT_ONCE])
+
     def gone(self, is_meant: Callable[[str], bool]) -> Mapping[str, list[str]]:
-        """Ids by path of files that were not seen, lie where `is_meant(path)`, and do not exist."""
+        """Ids by path of files that were not seen, lie where `is_meant(path)`, and do not exist.
+
+        Of a folder without any file nothing is gone: its disk may not be there.
+        """
+        self._roots.empty.clear()
         missing: dict[str, list[str]] = {}
-        if self._known.seen.all():
-            return missing
-        for batch in self._rows.read(["id", "path"]):
+        kept: set[str] = set()
+        for batch in () if self._known.seen.all() else self._rows.read(["id", "path"]):
             for row in batch.to_pylist():
                 path = row["path"]
-                if not self._known.was_seen(path) and is_meant(path) and not os.path.exists(path):
-                    missing.setdefault(path, []).append(row["id"])
+                if path in missing:
+                    missing[path].append(row["id"])
+                elif path in kept or self._known.was_seen(path) or not is_meant(path):
+                    continue
+                elif self._roots.is_gone(path):
+                    missing[path] = [row["id"]]
+                else:
+                    kept.add(path)
+        aside = (key.removeprefix(SET_ASIDE) for key in self._set_aside)
+        self._forget([SET_ASIDE + p for p in aside if is_meant(p) and self._roots.is_gone(p)])
+        for folder, number in self._roots.empty.items():
+            self.report.passed_over[folder] = (
+                f"'{folder}' holds no file, and {number} of the library lay there; they stay, for "
+                "its disk may not be mounted; to take them out, remove that path"
+            )
         return missing

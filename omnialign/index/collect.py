@@ -5,19 +5,19 @@ from __future__ import annotations
 import glob
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from omnialign.errors import DataError, ModalityError, OmniAlignError
+from omnialign.index.roots import MAGIC, files_below
 from omnialign.index.rows import File
 from omnialign.registry import registry
 
 MANIFEST = "metadata.jsonl"
-_MAGIC = frozenset("*?[")
 
 
 def collect(
@@ -34,7 +34,8 @@ def collect(
         paths: folders, files, or patterns as of a shell, with `**` for any folders.
         among: the modalities to decide between.
         only: the one modality of all; files that cannot be it are passed over.
-        passed_over: takes the files that are of none, with the reason.
+        passed_over: takes the files that are of none, and folders that cannot be read, with the
+            reason.
         except_below: a folder that is left out.
 
     A file's `metadata.jsonl` is that of the nearest folder above it that has one and names it. Its
@@ -45,18 +46,25 @@ def collect(
         DataError: a `metadata.jsonl` is malformed.
     """
     seen: set[int] = set()
+    reasons = {} if passed_over is None else passed_over
+
+    def unreadable(error: OSError) -> None:
+        reasons[_shown(error.filename)] = f"the folder cannot be read: {error.strerror}"
+
     for given in paths:
-        for path in _files(str(given)):
+        for path in _files(str(given), unreadable):
             if except_below and path.startswith(except_below + os.sep):
                 continue
             if hash(path) in seen or os.path.basename(path) == MANIFEST:
                 continue
             seen.add(hash(path))
+            if not _is_utf8(path):
+                reasons[_shown(path)] = "its name is not UTF-8; rename it"
+                continue
             try:
                 yield found(path, among, only)
             except (ModalityError, OSError) as error:
-                if passed_over is not None:
-                    passed_over[path] = str(error)
+                reasons[path] = str(error)
 
 
 def found(path: str, among: Sequence[str], only: str | None = None) -> File:
@@ -78,35 +86,58 @@ def _could_be(path: str, modality: str) -> bool:
 
 def is_below(path: str, paths: Sequence[str | Path]) -> bool:
     """Whether a file, if it existed, would be among those of `paths`."""
-    for given in paths:
-        whole = os.path.abspath(given)
-        if path == whole or path.startswith(whole.rstrip(os.sep) + os.sep) or fnmatch(path, whole):
-            return True
-    return False
+    return any(_holds(os.path.abspath(given), path) for given in paths)
 
 
-def _files(given: str) -> Iterator[str]:
+def _holds(whole: str, path: str) -> bool:
+    if path == whole or path.startswith(whole.rstrip(os.sep) + os.sep):
+        return True
+    if not MAGIC & set(whole) or not _matches(path.split(os.sep), whole.split(os.sep)):
+        return False
+    return not os.path.lexists(whole)  # a name that looks like a pattern
+
+
+def _matches(names: Sequence[str], patterns: Sequence[str]) -> bool:
+    """As `glob` has it, name by name; a folder that fits includes what is below it."""
+    if not patterns:
+        return True
+    pattern, rest = patterns[0], patterns[1:]
+    if pattern == "**" and _matches(names, rest):
+        return True
+    if not names or (names[0].startswith(".") and not pattern.startswith(".")):
+        return False
+    if pattern == "**":
+        return _matches(names[1:], patterns)
+    return fnmatchcase(names[0], pattern) and _matches(names[1:], rest)
+
+
+def _files(given: str, unreadable: Callable[[OSError], None]) -> Iterator[str]:
     whole = os.path.abspath(given)
     if os.path.isdir(whole):
-        yield from _below(whole)
+        yield from files_below(whole, unreadable)
     elif os.path.isfile(whole):
         yield whole
-    elif _MAGIC & set(given):
+    elif MAGIC & set(given):
         matches = sorted(glob.iglob(whole, recursive=True))
         if not matches:
             raise OmniAlignError(f"no file matches '{given}'")
         for match in matches:
-            yield from _files(match)
+            yield from _files(match, unreadable)
     else:
         raise OmniAlignError(f"'{given}' is no file and no folder")
 
 
-def _below(folder: str) -> Iterator[str]:
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith(".") and os.path.isfile(path := os.path.join(root, name)):
-                yield path
+def _is_utf8(path: str) -> bool:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _shown(path: str) -> str:
+    """A path that can be printed and kept."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def described(path: str) -> Mapping[str, Any]:
@@ -149,7 +180,10 @@ class _Manifest:
         with open(self._file, "rb") as lines:
             lines.seek(self.offsets[name])
             row = json.loads(lines.readline())
-        return {key: value for key, value in row.items() if key != "file_name"}
+        whole = json.dumps(row, ensure_ascii=False).encode(
+            errors="replace"
+        )  # half a surrogate pair
+        return {key: value for key, value in json.loads(whole).items() if key != "file_name"}
 
 
 class _NoManifest:

@@ -124,6 +124,16 @@ class OfValue(OfColumn):
         return flags & chunk.is_valid().to_numpy(zero_copy_only=False)
 
 
+def _alike(literals: Sequence[Value], values: Array) -> tuple[Array, Array]:
+    """Literals and the values of a column as arrays of one type, which has room for both."""
+    if not pa.types.is_integer(values.type) and not pa.types.is_floating(values.type):
+        return pa.array(literals, values.type), values
+    numbers = [n for n in literals if isinstance(n, int | float)]
+    if pa.types.is_floating(values.type) or any(isinstance(n, float) for n in numbers):
+        return pa.array(map(float, numbers), pa.float64()), values.cast(pa.float64(), safe=False)
+    return pa.array(numbers, pa.int64()), values.cast(pa.int64())
+
+
 def _flags(answers: Array) -> Mask:
     return answers.fill_null(False).to_numpy(zero_copy_only=False)
 
@@ -134,7 +144,8 @@ class Comparison(OfValue):
     value: Value
 
     def _of_values(self, values: Array) -> Array:
-        return getattr(pc, KERNELS[self.operator])(values, pa.scalar(self.value))
+        (wanted,), values = _alike([self.value], values)
+        return getattr(pc, KERNELS[self.operator])(values, wanted)
 
     def _expression(self, name: str) -> str:
         operator = "==" if self.operator == "=" else self.operator
@@ -147,9 +158,8 @@ class OneOf(OfValue):
     negated: bool
 
     def _of_values(self, values: Array) -> Array:
-        if isinstance(self.values[0], float):
-            values = values.cast(pa.float64())
-        found = pc.is_in(values, pa.array(self.values).cast(values.type))
+        wanted, values = _alike(self.values, values)
+        found = pc.is_in(values, wanted)
         if not self.negated:
             return found
         return pc.and_(pc.invert(found), values.is_valid())

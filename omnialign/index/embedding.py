@@ -5,7 +5,7 @@ Axes: n inputs of a batch, D dim.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,8 @@ def embed_files(
     """Embeds files as `SharedSpace.embed_segments` does, as they become ready, in any order.
 
     Neighbours change a vector by no more than the rounding of float32. A file that cannot be read,
-    or whose reader crashes or hangs, comes with its problem and stops nothing. What is held at a
+    whose reader crashes or hangs, or that the encoder fails on, comes with its problem and stops
+    nothing. What is held at a
     time depends on `batch_size` and on the number of modalities, not on the number or length of
     files.
 
@@ -115,17 +116,22 @@ class _Opened:
     segments: list[EmbeddedSegment | None] = field(default_factory=list[EmbeddedSegment | None])
     num_embedded: int = 0
     end: End | None = None
+    failure: str | None = None
+    """Of the forward."""
 
     @property
     def is_done(self) -> bool:
         if self.end is None:
             return False
-        return self.end.problem is not None or self.num_embedded == len(self.segments)
+        return self.problem is not None or self.num_embedded == len(self.segments)
+
+    @property
+    def problem(self) -> str | None:
+        return self.failure or (None if self.end is None else self.end.problem)
 
     def embedded(self) -> EmbeddedFile:
-        assert self.end is not None
         segments = [segment for segment in self.segments if segment is not None]
-        problem = self.end.problem
+        problem = self.problem
         if problem is None and not segments:
             problem = "it holds nothing to embed"
         if problem is None and not all(s.vector.isfinite().all() for s in segments):
@@ -194,20 +200,42 @@ def _forward(
     opened: dict[int, _Opened],
     bf16: bool,
 ) -> Iterator[EmbeddedFile]:
-    """Embeds batches, and gives the files that are done with it."""
-    tower = space.tower(modality)
+    """Embeds batches, and gives the files that are done with it.
+
+    The inputs of a batch that fails are tried alone, so it costs no file but the one at fault.
+    """
     while batches:
-        batch = batches.pop(0)
-        with evaluating(tower), torch.autocast(space.device.type, torch.bfloat16, enabled=bf16):
-            vectors = tower(tower.pipeline.collate([one.segment.sample for one in batch]))
-        for one, vector in zip(batch, prefix(vectors, space.dim).float().cpu(), strict=True):
-            file = opened.get(one.number)
-            if file is None:  # it has failed since
+        batch = [one for one in batches.pop(0) if _is_wanted(opened.get(one.number))]
+        if not batch:
+            continue
+        try:
+            vectors = _embedded(space, modality, [one.segment.sample for one in batch], bf16)
+        except Exception as error:
+            if len(batch) > 1:
+                batches[:0] = [[one] for one in batch]
                 continue
-            segment = one.segment
-            file.segments[one.place] = EmbeddedSegment(
-                segment.start_seconds, segment.end_seconds, vector
-            )
-            file.num_embedded += 1
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            opened[batch[0].number].failure = f"the {modality} encoder failed: {reason}"
+            vectors = [None]
+        for one, vector in zip(batch, vectors, strict=True):
+            file, segment = opened[one.number], one.segment
+            if vector is not None:
+                file.segments[one.place] = EmbeddedSegment(
+                    segment.start_seconds, segment.end_seconds, vector
+                )
+                file.num_embedded += 1
             if file.is_done:
                 yield opened.pop(one.number).embedded()
+
+
+def _is_wanted(file: _Opened | None) -> bool:
+    return file is not None and file.problem is None
+
+
+def _embedded(
+    space: SharedSpace, modality: str, samples: Sequence[Any], bf16: bool
+) -> Sequence[Tensor | None]:
+    tower = space.tower(modality)
+    with evaluating(tower), torch.autocast(space.device.type, torch.bfloat16, enabled=bf16):
+        vectors = tower(tower.pipeline.collate(samples))
+    return list(prefix(vectors, space.dim).float().cpu())

@@ -36,7 +36,7 @@ def add_files(
         OmniAlignError: there is no such engine, or it lacks something.
     """
     cluster = _cluster(engine, rows, model, ray_address)
-    adder = Adder(store, rows, model.record.dim, cluster and cluster.replace)
+    adder = Adder(store, rows, model.record.dim, cluster and cluster.replace, roots=paths)
     files = collected(store, model, paths, modality, adder.report.passed_over)
     if cluster is not None:
         cluster.add(adder, files, workers=workers, batch_size=batch_size, progress=progress)

@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import time
+import uuid
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -45,6 +46,8 @@ class MilvusStore(Store):
         self._collection = f"{self._address.library}_documents"
         self._is_there = False
         self._signed_at: float | None = None
+        self._token = ""
+        """Of the record of who writes, while it is ours."""
 
     def exists(self) -> bool:
         return bool(self.documents())
@@ -122,16 +125,25 @@ class MilvusStore(Store):
                 f"process {other['process']} on {other['host']} is writing to '{self.uri}'; wait "
                 "until it has finished"
             )
+        self._token = uuid.uuid4().hex
         self.write_documents(self._sign())
         try:
             yield
         finally:
             self._signed_at = None
-            self.remove_documents([_WRITER])
+            now = json.loads(self._found(_WRITER).get(_WRITER, "null"))
+            if now is not None and now.get("token") == self._token:
+                self.remove_documents([_WRITER])
 
     def _sign(self) -> dict[str, str]:
         self._signed_at = time.monotonic()
-        writer = {"host": socket.gethostname(), "process": os.getpid(), "at": time.time()}
+        writer = {
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "started": psutil.Process().create_time(),
+            "at": time.time(),
+            "token": self._token,
+        }
         return {_WRITER: json.dumps(writer)}
 
 
@@ -141,6 +153,12 @@ def _hash(key: str) -> str:
 
 
 def _is_alive(writer: Mapping[str, Any]) -> bool:
+    """A process that began at another time has only the number of one that is dead."""
     if writer["host"] == socket.gethostname():
-        return psutil.pid_exists(writer["process"])
+        try:
+            started = psutil.Process(writer["process"]).create_time()
+        except psutil.NoSuchProcess:
+            return False
+        if "started" in writer:
+            return abs(started - writer["started"]) < 1.0
     return time.time() - writer["at"] < _WRITER_SECONDS

@@ -11,7 +11,7 @@ from typing import Any
 from omnialign.errors import ModalityError, ModelError
 from omnialign.model_folder import load
 from omnialign.registry import registry
-from omnialign.space import SharedSpace
+from omnialign.space import SharedSpace, words_among
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,11 @@ class LibraryModel:
     def decide(self, item: Any) -> str:
         """The modality of an item, among those of the model, before anything of it is loaded."""
         return registry().decide(item, self.modalities)[0]
+
+    @property
+    def words(self) -> str:
+        """As `SharedSpace.words`, with nothing loaded."""
+        return words_among({name: registry().modality(name) for name in self.modalities})
 
     def check_has(self, modality: str) -> None:
         if modality not in self.record.towers:

@@ -158,14 +158,15 @@ class Cluster:
     def _settle(self, found: _Found, adder: Adder, space: SharedSpace, batch_size: int) -> None:
         """Tells of all files; embeds those again, here, of which something was lost."""
         again: list[File] = []
+        held: list[File] = []
         broken: dict[int, str] = {}
         for number, file in found:
             num_rows = int(found.num_written[number])
             problem, content = found.problems.get(number), found.held.get(number)
             if problem is not None:
                 adder.set_aside(file, problem)
-            elif content is not None and adder.reuse(replace(file, content=content)):
-                continue
+            elif content is not None:
+                held.append(replace(file, content=content))
             elif num_rows and num_rows == found.num_segments[number]:
                 adder.written(file, num_rows)
                 continue
@@ -176,6 +177,7 @@ class Cluster:
         for fragments, numbers in found.written:
             if not broken.keys().isdisjoint(numbers.tolist()):
                 self._fragments.drop(fragments, list(broken.values()))
+        again += adder.reuse(held)
         if again:  # each may be what killed its reader, so it is not read in this process
             bf16 = self._model.record.bf16
             adder.add(again, lambda: space, workers=1, batch_size=batch_size, bf16=bf16)

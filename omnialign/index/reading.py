@@ -131,7 +131,7 @@ class _Team:
         self._files.put(file)
 
     def next(self) -> tuple[int, Told]:
-        """Waits; raises `OmniAlignError` where a worker cannot start."""
+        """Waits; raises `OmniAlignError` where a worker cannot start or go on."""
         while True:
             for worker in self._workers:
                 worker.lose_patience()
@@ -173,6 +173,9 @@ class _Team:
                     worker.start(self._pipelines)
         except OmniAlignError as error:
             self._told.put(error)
+        except BaseException as error:  # whoever waits for this thread would wait for ever
+            reason = f"{type(error).__name__}: {error}"
+            self._told.put(OmniAlignError(f"reading files in workers failed: {_one_line(reason)}"))
         finally:
             worker.close()
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from omnialign.data.features import content_key
 from omnialign.errors import OmniAlignError, ReadError
 from omnialign.index.rows import WITHOUT_VECTORS, file_of, schema, vectors_of
+from omnialign.index.store import Array
 from omnialign.registry import registry
 
 if TYPE_CHECKING:
@@ -90,28 +91,32 @@ class _Files:
 
 def _near(vectors: Tensor, threshold: float) -> list[tuple[list[int], float]]:
     """Groups of places that are linked by cosines of at least `threshold`, with the least."""
-    parent = list(range(len(vectors)))
-    least: dict[int, float] = {}
-
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
+    parent = np.arange(len(vectors))
+    least = np.ones(len(vectors), np.float32)
     for start in range(0, len(vectors), _BLOCK):
         for other in range(start, len(vectors), _BLOCK):
             cosines = vectors[start : start + _BLOCK] @ vectors[other : other + _BLOCK].T
-            for i, j in (cosines >= threshold).nonzero().tolist():
-                if start + i < other + j:
-                    a, b = root(start + i), root(other + j)
-                    cosine = min(least.get(a, 1.0), least.get(b, 1.0), float(cosines[i, j]))
-                    parent[b] = a
-                    least[a] = cosine
+            near = (cosines >= threshold).triu(1 if other == start else -_BLOCK)
+            lowest = cosines.masked_fill_(~near, 1).amin(1).numpy()
+            own = slice(start, start + len(lowest))
+            least[own] = np.minimum(least[own], lowest)
+            for i in near.any(1).nonzero().flatten().tolist():
+                linked = near[i].numpy().nonzero()[0] + other
+                roots = np.unique(_roots(parent, np.append(linked, start + i)))
+                parent[roots] = roots[0]
     groups: dict[int, list[int]] = {}
-    for i in range(len(vectors)):
-        groups.setdefault(root(i), []).append(i)
-    return [(own, min(1.0, least[first])) for first, own in groups.items() if len(own) > 1]
+    for i, root in enumerate(_roots(parent, np.arange(len(vectors))).tolist()):
+        groups.setdefault(root, []).append(i)
+    return [(own, float(least[own].min())) for own in groups.values() if len(own) > 1]
+
+
+def _roots(parent: Array, places: Array) -> Array:
+    """What stands for the group of each of `places`; shortens the ways there."""
+    found = parent[places]
+    while not np.array_equal(above := parent[found], found):
+        found = above
+    parent[places] = found
+    return found
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ ROW_COLUMNS = {
 """What every row of a library has and can be filtered by; all else is metadata."""
 MAX_CHARACTERS = 20_000
 """Of a filter: a service takes them from anybody."""
+MAX_CONDITIONS = 200
+"""Of a filter, each of which looks at every row."""
 EXAMPLE = "label = 'dog' and (year >= 2020 or note is null)"
 UNDERSTOOD = {
     "this",
@@ -100,6 +102,7 @@ class _Reader:
     def __init__(self, text: str, columns: Mapping[str, str]) -> None:
         self.text = text
         self.columns = columns
+        self._num_conditions = 0
 
     def read(self) -> Condition:
         try:
@@ -139,6 +142,13 @@ class _Reader:
         unknown = [key for key, value in node.args.items() if value and key not in UNDERSTOOD]
         if unknown:
             self._refuse(f"{describe(node.sql())} says more ({unknown[0]}) than is known here")
+        if not isinstance(node, exp.Paren | exp.Not | exp.And | exp.Or):
+            self._num_conditions += 1
+        if self._num_conditions > MAX_CONDITIONS:
+            self._refuse(
+                f"it has more than {MAX_CONDITIONS} conditions; many values of one column are "
+                "written column in (…)"
+            )
         negated ^= bool(node.args.get("negate"))  # a `not like`; a `not in` comes as a `not`
         match node:
             case exp.Paren():

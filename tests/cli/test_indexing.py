@@ -148,3 +148,10 @@ def test_slips(run: Run, files: Path, arguments: list[str], message: str) -> Non
 def test_an_engine_that_is_none(run: Run, files: Path) -> None:
     status, _, err = run("index", "signals", "--model", "model", "--engine", "spark")
     assert (status, "engine is 'spark'; it is 'local' or 'ray'" in err) == (1, True)
+
+
+def test_words_are_words_though_a_file_is_called_so(run: Run, files: Path) -> None:
+    run("index", "signals", "--model", "model")
+    before = answer(run("search", "library", "2.toy", "--json"))["hits"]
+    shutil.copy(files / "signals" / "2.toy", files / "2.toy")
+    assert answer(run("search", "library", "2.toy", "--json"))["hits"] == before

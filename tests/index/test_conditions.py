@@ -185,3 +185,21 @@ def test_masks_mean_what_the_filter_says(seed: int) -> None:
 def test_a_table_without_rows_has_a_mask() -> None:
     table = table_of([]).slice(0, 0)
     assert Where.parse("label = 'dog' and not checked", COLUMNS).mask(table).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "wanted"),
+    [
+        (pa.float64(), "number = 12345678901234567", [False, True]),
+        (pa.float64(), "number in (12345678901234567, 5)", [True, True]),
+        (pa.float64(), "number < 1e300", [True, True]),
+        (pa.int32(), "number in (3000000000, 5)", [True, False]),
+        (pa.int32(), "number <= 3000000000", [True, True]),
+        (pa.int32(), "number > -9223372036854775807", [True, True]),
+        (pa.int32(), "number not in (99999999999999999999)", [True, True]),
+    ],
+)
+def test_numbers_beyond_the_type_of_the_column(kind: Any, text: str, wanted: list[bool]) -> None:
+    large = 12345678901234567 if kind == pa.float64() else 7
+    table = pa.table({"number": pa.array([5, large]).cast(kind, safe=False)})
+    assert Where.parse(text, {"number": "number"}).mask(table).tolist() == wanted

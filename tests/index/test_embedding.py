@@ -167,6 +167,45 @@ def test_an_embedding_that_is_no_number_is_a_problem(space: SharedSpace, tmp_pat
     assert found["a"].problem is None
 
 
+def test_what_fails_in_the_forward_costs_its_file_alone(
+    space: SharedSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tower = space.tower("toy_signal")
+    forward = tower.forward
+
+    def fails_on_flat(batch: torch.Tensor) -> torch.Tensor:
+        if batch.flatten(1).eq(0).all(1).any():
+            raise RuntimeError("out of\nmemory")
+        return forward(batch)
+
+    monkeypatch.setattr(tower, "forward", fails_on_flat)
+    toy.write_signal(tmp_path / "flat.toy", [0] * 10)
+    flat = ("flat", tmp_path / "flat.toy", "toy_signal")
+    found = embedded(space, [*signals(tmp_path, "a"), flat, *signals(tmp_path, "b")], batch_size=4)
+    assert found["flat"].segments is None
+    assert found["flat"].problem == "the toy_signal encoder failed: RuntimeError: out of memory"
+    for name in "ab":
+        check_same(found[name], space, tmp_path / f"{name}.toy", "toy_signal")
+
+
+def test_a_worker_that_cannot_be_replaced_ends_it(
+    hostile: SharedSpace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = 0
+    popen = subprocess.Popen
+
+    def once(*args: Any, **options: Any) -> Any:
+        nonlocal started
+        started += 1
+        if started > 1:
+            raise OSError("Cannot allocate memory")
+        return popen(*args, **options)
+
+    monkeypatch.setattr(reading.subprocess, "Popen", once)
+    with pytest.raises(OmniAlignError, match="OSError: Cannot allocate memory"):
+        embedded(hostile, signals(tmp_path, "exits", "a", "b"), workers=1)
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [

@@ -7,7 +7,6 @@ import random
 import re
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
@@ -367,31 +366,3 @@ def test_rows_and_documents_outlive_the_server(tmp_path: Path) -> None:
         store.drop("rows")
         assert store.rows("rows", DIM).count() == 0
         assert store.rows("rows", DIM).metadata_columns() == {}
-
-
-class TestLock:
-    def test_one_process_writes(self, store: MilvusStore, uri: str) -> None:
-        message = r"process \d+ on .* is writing to 'milvus://"
-        with store.lock(), pytest.raises(OmniAlignError, match=message), MilvusStore(uri).lock():
-            pass
-        with MilvusStore(uri).lock():
-            pass
-
-    def test_who_is_dead_does_not_write(self, store: MilvusStore, uri: str) -> None:
-        with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-            pass
-        writer = {
-            "process": ended.pid,
-            "at": time.time(),
-            "host": __import__("socket").gethostname(),
-        }
-        store.write_documents({"milvus/writer": json.dumps(writer)})
-        with store.lock():
-            pass
-        store.write_documents({"milvus/writer": json.dumps({**writer, "host": "elsewhere"})})
-        with pytest.raises(OmniAlignError, match="on elsewhere is writing"), store.lock():
-            pass
-        late = {**writer, "host": "elsewhere", "at": time.time() - 601}
-        store.write_documents({"milvus/writer": json.dumps(late)})
-        with store.lock():
-            pass

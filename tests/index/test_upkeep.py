@@ -133,6 +133,21 @@ class TestUpkeep:
         with pytest.raises(OmniAlignError, match="threshold is 98"):
             index.duplicates(98)
 
+    def test_groups_are_linked_over_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from omnialign.index import upkeep
+
+        monkeypatch.setattr(upkeep, "_BLOCK", 7)
+        torch.manual_seed(0)
+        angles = torch.cat([torch.linspace(0, 0.5, 20), torch.linspace(2, 3, 20)])
+        order = torch.randperm(40)
+        vectors = torch.stack([angles.cos(), angles.sin()], 1)[order]
+        found = upkeep._near(vectors, float(np.cos(0.04)))
+        assert [sorted(order[own].tolist()) for own, _ in found] == [list(range(20))]
+        assert found[0][1] == pytest.approx(np.cos(0.5 / 19), abs=1e-6)
+        ((everything, least),) = upkeep._near(vectors, -1.0)
+        assert everything == list(range(40))
+        assert least == pytest.approx(np.cos(3), abs=1e-6)
+
     def test_verify_is_content_with_a_sound_library(self, index: Index) -> None:
         found = index.verify()
         assert (found.rows, found.files, found.embedded_again) == (10, 8, 8)

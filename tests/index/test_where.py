@@ -94,6 +94,7 @@ def test_filters_keep_the_rows_of_which_they_are_true(text: str, expected: list[
         ("1 = 1", "where a column was wanted"),
         ("true", "wanted a condition like"),
         ("(" * 5000 + "checked" + ")" * 5000, "its brackets are too deep"),
+        ("checked or " * 200 + "checked", "more than 200 conditions"),
         ("checked or " * 2000 + "checked", f"at most {MAX_CHARACTERS} are read"),
     ],
 )
