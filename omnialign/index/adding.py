@@ -145,8 +145,6 @@ class Adder:
         roots: Sequence[str | Path] = (),
     ) -> None:
         self.report = AddReport()
-        self.modalities: set[str] = set()
-        """Of the files whose rows were written."""
         self._store = store
         self._rows = rows
         self._replace = replace or rows.replace
@@ -229,7 +227,6 @@ class Adder:
             self._pending_paths.append(file.path)
 
     def _count(self, file: File) -> None:
-        self.modalities.add(file.modality)
         if self._known.signature(file.path) is None:
             self.report.added += 1
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from lance.file import LanceFileReader
 from lance.fragment import write_fragments
 
 from omnialign.errors import OmniAlignError
-from omnialign.index.lance import LanceRows, is_one_of
+from omnialign.index.lance import KEEP_OLD_VERSIONS, LanceRows, is_one_of
 
 lance: Any = import_module("lance")
-_KEEP_OLD_VERSIONS = timedelta(hours=1)
 
 
 def write(uri: str, storage_version: str, rows: pa.Table) -> list[str]:
@@ -97,7 +95,7 @@ class Fragments:
         Lance removes such files when they are a week old.
         """
         if "://" not in self.uri:
-            self._rows.dataset().cleanup_old_versions(_KEEP_OLD_VERSIONS, delete_unverified=True)
+            self._rows.dataset().cleanup_old_versions(KEEP_OLD_VERSIONS, delete_unverified=True)
 
 
 def _without(dataset: Any, paths: Sequence[str]) -> tuple[list[int], list[Any]]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _DOCUMENTS = pa.schema([("key", pa.string()), ("body", pa.string())])
 _VALUES_AT_ONCE = 1000
-_KEEP_OLD_VERSIONS = timedelta(hours=1)
+KEEP_OLD_VERSIONS = timedelta(hours=1)
 """Who reads an old version meanwhile can finish."""
 
 
@@ -234,7 +234,7 @@ class LanceRows(Rows):
         return self._table.to_lance()
 
     def settle(self) -> None:
-        self._table.optimize(cleanup_older_than=_KEEP_OLD_VERSIONS)
+        self._table.optimize(cleanup_older_than=KEEP_OLD_VERSIONS)
         self._current()
 
 
